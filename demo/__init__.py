@@ -1,0 +1,1 @@
+"""The whole system on one machine, from wheels: what `make run` starts, and what the tests start it with."""

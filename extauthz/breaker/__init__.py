@@ -1,0 +1,1 @@
+"""Which provider is down, as all sidecars know it."""

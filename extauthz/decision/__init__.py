@@ -1,0 +1,1 @@
+"""The chain, in plain values: may this request pass, to whom, with whose credential."""

@@ -1,0 +1,1 @@
+"""The Envoy configuration: rendered from the gateway file, and checked wherever it came from."""

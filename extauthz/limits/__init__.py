@@ -1,0 +1,1 @@
+"""Limits as rules, and each algorithm beside its Lua."""

@@ -1,0 +1,1 @@
+"""The record: what is written when an operator changes something, and its publication to Redis."""

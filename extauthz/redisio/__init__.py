@@ -1,0 +1,1 @@
+"""The multiplexed Redis client of the data plane."""

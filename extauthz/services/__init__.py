@@ -1,0 +1,1 @@
+"""Envoy's language, bytes to bytes: protobuf stops here."""

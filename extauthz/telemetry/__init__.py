@@ -1,0 +1,1 @@
+"""Metrics, logs, traces: closed label sets, redaction last, off means free."""

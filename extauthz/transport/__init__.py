@@ -1,0 +1,1 @@
+"""Bytes: gRPC over HTTP/2, twice, behind one seam. Only the doors import it."""
