@@ -153,7 +153,7 @@ class Section:
         return tuple(good)
 
     def named(self, name: str, alphabet: Alphabet, most: int) -> Iterator[tuple[str, int, Node]]:
-        """The entries of a mapping of named things, one to `most`, with their lines. A name of the wrong form is noted and given."""
+        """The entries of a mapping of named things, one to `most`, with their lines. A wrong name is noted and given."""
         if name not in self:
             self.missing(name, f"a mapping of 1 to {most} names")
             return
