@@ -1,0 +1,83 @@
+"""The gateway file while it changes: each new content once, as its values or as what is wrong with it.
+
+The folder is watched and not the file, because a Kubernetes ConfigMap swaps a symlink beside it and editors rename over it. What
+the system does not report (a symlink into another folder, a network file system, a folder that is not there yet) is found by reading
+the file again every few seconds. Never raises for a file, however bad it is; whoever asks keeps what it had.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from watchfiles import awatch
+
+from extauthz.errors import BadConfig
+from extauthz.gateway.load import parse, read
+from extauthz.gateway.model import Gateway
+
+#: Changes closer together than this are one change: an editor that empties the file and then writes it is seen once.
+STEP_MS = 100
+#: A stream of changes delays a reload by this at most.
+DEBOUNCE_MS = 1_000
+#: The file is read again after this long without a change, and a folder that cannot be watched is tried again.
+POLL_MS = 2_000
+
+
+async def watch(path: Path | str, in_force: str | None = None) -> AsyncGenerator[Gateway | BadConfig, None]:
+    """Yield once for each content that differs from the one before, until it is closed.
+
+    Args:
+        path: the gateway file; it need not be there.
+        in_force: the digest of the gateway that the caller has, so that nothing is lost between its `load` and the first look
+            here. None: what the file holds at the first look is taken as known.
+    """
+    seen = in_force if in_force is not None else (await asyncio.to_thread(_look, path))[0]
+    async with aclosing(_occasions(Path(path).parent)) as occasions:
+        async for _ in occasions:
+            now, content = await asyncio.to_thread(_look, path)
+            if now != seen:
+                seen = now
+                # Off the event loop: 500 routes take longer than a Check may wait.
+                yield await asyncio.to_thread(_judge, path, content)
+
+
+async def _occasions(folder: Path) -> AsyncGenerator[None, None]:
+    """Now, after each change in the folder, and every POLL_MS."""
+    while True:
+        yield
+        try:
+            changes = awatch(
+                folder,
+                watch_filter=None,
+                debounce=DEBOUNCE_MS,
+                step=STEP_MS,
+                rust_timeout=POLL_MS,
+                yield_on_timeout=True,
+                recursive=False,
+            )
+            async with aclosing(changes):
+                async for _ in changes:
+                    yield
+        except OSError:
+            # The folder is not there, may not be read, or the system has no watches left: reading still works, or will.
+            await asyncio.sleep(POLL_MS / 1_000)
+
+
+def _look(path: Path | str) -> tuple[str, bytes | BadConfig]:
+    """What tells this content from others, and the content; or why it cannot be read, as both."""
+    try:
+        data = read(path)
+    except BadConfig as bad:
+        return str(bad), bad
+    return hashlib.sha256(data).hexdigest(), data
+
+
+def _judge(path: Path | str, content: bytes | BadConfig) -> Gateway | BadConfig:
+    if isinstance(content, BadConfig):
+        return content
+    try:
+        return parse(content, str(path))
+    except BadConfig as bad:
+        return bad
