@@ -6,7 +6,7 @@ it, is no document. So a sidecar never decides on half of what a newer publisher
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 
 from extauthz import _pb
 from extauthz.errors import Malformed
+from extauthz.gateway.names import LIMIT_NAME, MODEL_PATTERN, NAME, SCOPE_NAME, Alphabet
+from extauthz.gateway.units import COUNT_MAX, LIMIT_ALLOWED, WINDOW_MS_MAX, WINDOW_MS_MIN
 from extauthz.tenants.api_key import is_key_id
 from extauthz.tenants.epochs import VERSION_MAX, epoch_of
 
@@ -21,23 +23,13 @@ from extauthz.tenants.epochs import VERSION_MAX, epoch_of
 DOCUMENT_BYTES_MAX = 64 * 1024
 #: Of each list inside a document.
 ITEMS_MAX = 100
-COUNT_MAX = 2**31
-WINDOW_MS_MIN = 1_000
-WINDOW_MS_MAX = 366 * 86_400_000
 
-ID_ALLOWED = "1 to 63 of a-z, 0-9 and -, neither first nor last a -"
-NAME_ALLOWED = "1 to 63 of a-z, 0-9 and -, first a letter or digit"
-SCOPE_ALLOWED = "1 to 63 of a-z, 0-9 and : . _ -, first a letter or digit"
-LIMIT_ALLOWED = "1 to 63 of a-z, A-Z, 0-9 and . _ -, first a letter or digit"
-MODEL_ALLOWED = "1 to 128 printable characters without blanks, * for any"
-NETWORK_ALLOWED = "a CIDR block without host bits, such as 10.0.0.0/8"
-TITLE_ALLOWED = "at most 128 printable characters"
-
-_id = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch
-_name = re.compile(r"[a-z0-9][a-z0-9-]{0,62}").fullmatch
-_scope = re.compile(r"[a-z0-9][a-z0-9:._-]{0,62}").fullmatch
-_limit = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}").fullmatch
-_model = re.compile(r"[!-~]{1,128}").fullmatch
+#: The same rule as a vault's strictest: it is part of names there.
+TENANT_ID = Alphabet(
+    re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"), "a-z, 0-9 and -, 1 to 63 characters, neither first nor last a -"
+)
+_NETWORK_ALLOWED = "CIDR blocks without host bits, such as 10.0.0.0/8"
+_TITLE_ALLOWED = "at most 128 printable characters"
 
 
 class TenantDocument(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -87,11 +79,6 @@ class KeyDocument(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     expires_at_ms: int = 0
     created_at_ms: int = 0
     name: str = ""
-
-
-def is_tenant_id(text: str) -> bool:
-    """Whether the text can be a tenant's id, in every vault: see ID_ALLOWED."""
-    return _id(text) is not None
 
 
 def encode_tenant(document: TenantDocument) -> bytes:
@@ -208,42 +195,41 @@ def _need(holds: object, field: str, allowed: str) -> None:
         raise Malformed(f"a document's {field}: {allowed}")
 
 
-def _check_each(items: Iterable[str], matches: Callable[[str], object], field: str, allowed: str) -> None:
-    texts = tuple(items)
-    _need(len(texts) <= ITEMS_MAX, field, f"at most {ITEMS_MAX}")
-    _need(len(set(texts)) == len(texts), field, "none twice")
-    _need(all(matches(text) for text in texts), field, allowed)
+def _check_names(names: Sequence[str], alphabet: Alphabet, field: str) -> None:
+    _need(len(names) <= ITEMS_MAX, field, f"at most {ITEMS_MAX}")
+    _need(len(set(names)) == len(names), field, "none twice")
+    _need(all(alphabet.has(name) for name in names), field, alphabet.allowed)
 
 
 def _check_tenant(document: TenantDocument) -> None:
-    _need(_id(document.tenant_id), "tenant id", ID_ALLOWED)
+    _need(TENANT_ID.has(document.tenant_id), "tenant id", TENANT_ID.allowed)
     _need(0 < document.version <= VERSION_MAX, "version", "1 to 2**53 - 1")
-    _need(not document.plan or _name(document.plan), "plan", NAME_ALLOWED)
-    _need(not document.subdomain or _id(document.subdomain), "subdomain", ID_ALLOWED)
+    _need(not document.plan or NAME.has(document.plan), "plan", NAME.allowed)
+    _need(not document.subdomain or TENANT_ID.has(document.subdomain), "subdomain", TENANT_ID.allowed)
     _need(0 <= document.created_at_ms <= VERSION_MAX, "time", "0 to 2**53 - 1 ms")
-    _check_each((limit[0] for limit in document.limits), _limit, "limit's name", LIMIT_ALLOWED)
+    _check_names([limit[0] for limit in document.limits], LIMIT_NAME, "limit's name")
     for _, count, window_ms in document.limits:
-        _need(0 < count <= COUNT_MAX, "limit", "1 to 2**31 requests")
-        _need(WINDOW_MS_MIN <= window_ms <= WINDOW_MS_MAX, "limit's window", "a second to 366 days")
-    _check_each((secret[0] for secret in document.secrets), _name, "secret's provider", NAME_ALLOWED)
+        _need(0 < count <= COUNT_MAX and WINDOW_MS_MIN <= window_ms <= WINDOW_MS_MAX, "limit", LIMIT_ALLOWED)
+    _check_names([secret[0] for secret in document.secrets], NAME, "secret's provider")
     for _, name, version in document.secrets:
-        _need(_name(name), "secret's name", NAME_ALLOWED)
+        _need(NAME.has(name), "secret's name", NAME.allowed)
         _need(0 < version < 2**32, "secret's version", "1 to 2**32 - 1")
 
 
 def _check_key(document: KeyDocument) -> None:
     _need(is_key_id(document.key_id), "key id", "16 of a-z and 2-7")
-    _need(_id(document.tenant_id), "tenant id", ID_ALLOWED)
+    _need(TENANT_ID.has(document.tenant_id), "tenant id", TENANT_ID.allowed)
     _need(0 < document.version <= VERSION_MAX, "version", "1 to 2**53 - 1")
     _need(len(document.digest) == 32, "digest", "32 bytes")
     _need(document.scopes, "scopes", "at least one")
-    _check_each(document.scopes, _scope, "scope", SCOPE_ALLOWED)
-    _check_each(document.providers, _name, "provider", NAME_ALLOWED)
-    _check_each(document.models, _model, "model", MODEL_ALLOWED)
-    _check_each(document.networks, _is_network, "network", NETWORK_ALLOWED)
+    _check_names(document.scopes, SCOPE_NAME, "scope")
+    _check_names(document.providers, NAME, "provider")
+    _check_names(document.models, MODEL_PATTERN, "model")
+    _need(len(set(document.networks)) == len(document.networks) <= ITEMS_MAX, "network", f"at most {ITEMS_MAX}, none twice")
+    _need(all(map(_is_network, document.networks)), "network", _NETWORK_ALLOWED)
     _need(0 <= document.expires_at_ms <= VERSION_MAX, "expiry", "0 to 2**53 - 1 ms")
     _need(0 <= document.created_at_ms <= VERSION_MAX, "time", "0 to 2**53 - 1 ms")
-    _need(len(document.name) <= 128 and document.name.isprintable(), "name", TITLE_ALLOWED)
+    _need(len(document.name) <= 128 and document.name.isprintable(), "name", _TITLE_ALLOWED)
 
 
 def _is_network(text: str) -> bool:

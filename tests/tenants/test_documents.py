@@ -71,7 +71,7 @@ keys = st.builds(
     digest=st.binary(min_size=32, max_size=32),
     scopes=st.lists(names, min_size=1, max_size=4, unique=True).map(tuple),
     providers=st.lists(names, max_size=4, unique=True).map(tuple),
-    models=st.lists(st.from_regex(r"[!-~]{1,128}", fullmatch=True), max_size=4, unique=True).map(tuple),
+    models=st.lists(st.from_regex(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", fullmatch=True), max_size=4, unique=True).map(tuple),
     networks=st.lists(st.sampled_from(["0.0.0.0/0", "192.0.2.1/32", "::/0", "fd00::/8"]), unique=True).map(tuple),
     expires_at_ms=milliseconds,
     created_at_ms=milliseconds,

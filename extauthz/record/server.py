@@ -1,0 +1,109 @@
+"""The Redis that is the record until a control plane exists, over redis-py: commands one after the other on one connection.
+
+Foreign exceptions end here, by the table below. Nothing here is on a request's path.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio
+from redis import exceptions as foreign
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+
+from extauthz.errors import BadConfig, ExtauthzError, Malformed, Problem, Unavailable
+from extauthz.secret import Secret
+
+#: What one command may take before the server counts as silent.
+TIMEOUT_S = 5.0
+#: A command is sent again after a lost connection this often. Every write of this room may be sent twice: see publish.lua.
+RETRIES = 2
+RETRY_S = 0.2
+
+Command = tuple[bytes | str | int, ...]
+
+#: From redis-py's exceptions to ours, the first that fits; the texts are ours, since theirs may repeat arguments.
+_TABLE: tuple[tuple[type[Exception], type[ExtauthzError], str], ...] = (
+    (foreign.AuthenticationError, Unavailable, "refused the user name or password"),
+    (foreign.AuthorizationError, Unavailable, "refused the user's rights"),
+    (foreign.NoPermissionError, Unavailable, "refused the user's rights"),
+    (foreign.BusyLoadingError, Unavailable, "is still loading its data"),
+    (foreign.TimeoutError, Unavailable, "did not answer in time"),
+    (foreign.ConnectionError, Unavailable, "cannot be reached"),
+    (foreign.ReadOnlyError, Unavailable, "is a read-only replica: name the primary"),
+    (foreign.OutOfMemoryError, Unavailable, "is out of memory"),
+    (foreign.MovedError, Unavailable, "is part of a cluster, which this command does not speak to yet"),
+    (foreign.ClusterError, Unavailable, "is a cluster that is down"),
+    (foreign.ResponseError, Malformed, "answered with an error"),
+    (foreign.RedisError, Unavailable, "failed"),
+    (OSError, Unavailable, "cannot be reached"),
+)
+
+
+class Emptied(Unavailable):
+    """This Redis lost what it held, whole or in part. Nothing was written: a record with holes must not grow."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: this Redis was emptied or restored in part. Restore its backup (append-only file), or empty it whole "
+            "(FLUSHALL) and create the tenants and keys again"
+        )
+
+
+class Conflict(ExtauthzError):
+    """It exists already, or others changed it all the time. Nothing was written."""
+
+
+class Server:
+    """A way to the record. One task uses it at a time: then it is one connection.
+
+    Args:
+        url: redis://, rediss:// or unix://, with user, password and database where needed. Raises BadConfig.
+    """
+
+    def __init__(self, url: Secret) -> None:
+        try:
+            self._client = redis.asyncio.Redis.from_url(
+                url.reveal().decode(),
+                protocol=2,
+                socket_timeout=TIMEOUT_S,
+                socket_connect_timeout=TIMEOUT_S,
+                retry=Retry(ConstantBackoff(RETRY_S), RETRIES, supported_errors=(foreign.ConnectionError,)),
+            )
+        except ValueError as error:
+            allowed = "redis://HOST:PORT/DB, rediss://… or unix://PATH"
+            raise BadConfig([Problem("EXTAUTHZ_REDIS_URL", 0, "is no Redis URL", allowed)]) from error
+        options = self._client.connection_pool.connection_kwargs
+        #: Where it is, without user and password.
+        self.where: str = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connection back; twice does nothing."""
+        await self._client.aclose()
+
+    async def execute(self, *args: bytes | str | int) -> Any:
+        """One command and its reply."""
+        return (await self.execute_all([args]))[0]
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Commands in one round trip, not as a transaction. Raises the first error; those after it were executed all the same."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            return list(await pipeline.execute())
+        except (foreign.RedisError, OSError) as error:
+            raise self._mapped(error) from error
+
+    def _mapped(self, error: Exception) -> ExtauthzError:
+        for theirs, ours, text in _TABLE:
+            if isinstance(error, theirs):
+                return ours(f"Redis at {self.where} {text}")
+        raise error
