@@ -93,6 +93,11 @@ def secret_latest(tenant_id: str, provider: str, name: str) -> bytes:
     return _key(slot, "secret", tenant_id, provider, name, "latest")
 
 
+def secrets(tenant_id: str) -> bytes:
+    """The names and versions of a tenant's sealed secrets, a set; of the platform's when the tenant id is empty."""
+    return _key(tag(partition(tenant_id)), "secrets", tenant_id) if tenant_id else _key(SHARED, "secrets")
+
+
 def kek_seals(kek_id: str) -> bytes:
     """How many times a key-encryption key has sealed, a counter that is never reset."""
     return _key(SHARED, "kek", kek_id, "seals")

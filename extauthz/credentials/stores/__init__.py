@@ -1,0 +1,1 @@
+"""The places where secrets are kept, one file each."""
