@@ -21,6 +21,11 @@ def error(text: str) -> None:
         sys.stderr.write(f"{printable(part)}\n")
 
 
+def note(text: str) -> None:
+    """One line on standard error for people, beside what a script reads from standard output."""
+    error(text)
+
+
 def document(text: str) -> None:
     """A whole document as it is, such as a rendered configuration; a final newline is added when it has none."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")

@@ -11,7 +11,7 @@ import msgspec
 
 from extauthz import keyspace
 from extauthz.errors import Malformed, Missing
-from extauthz.record.server import Command, Conflict, Emptied, Server
+from extauthz.record.server import Command, Conflict, Damaged, Emptied, Server
 from extauthz.tenants.documents import KeyDocument, TenantDocument, decode_key, decode_tenant, encode_key, encode_tenant
 from extauthz.tenants.epochs import epoch_of
 
@@ -86,7 +86,7 @@ def key_place(tenant_id: str, key_id: str) -> Place[KeyDocument]:
 
 
 async def read(server: Server, place: Place[Document]) -> Document:
-    """The document in force. Raises Missing, Malformed, and Emptied when the server has half of it or lost its partition."""
+    """The document in force. Raises Missing, and Damaged when it is there in part, or its partition is lost."""
     return (await read_all(server, [place]))[0]
 
 
@@ -169,7 +169,10 @@ def _whole(place: Place[Document], data: bytes | None, epoch: bytes | None, mark
         raise Missing(f"there is no {place.title}")
     if data is None or epoch is None:
         raise Emptied(f"{place.title} has half of its document")
-    document = place.decode(data)
+    try:
+        document = place.decode(data)
+    except Malformed as error:
+        raise Damaged(f"{place.title} is stored as something else: {error}") from error
     if document.epoch != epoch:
-        raise Malformed(f"{place.title} has an epoch that is not its document's")
+        raise Damaged(f"{place.title} has an epoch that is not its document's")
     return document

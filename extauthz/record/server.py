@@ -12,7 +12,7 @@ from redis import exceptions as foreign
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from extauthz.errors import BadConfig, ExtauthzError, Malformed, Problem, Unavailable
+from extauthz.errors import BadConfig, ExtauthzError, Problem, Unavailable
 from extauthz.secret import Secret
 
 #: What one command may take before the server counts as silent.
@@ -23,25 +23,29 @@ RETRY_S = 0.2
 
 Command = tuple[bytes | str | int, ...]
 
-#: From redis-py's exceptions to ours, the first that fits; the texts are ours, since theirs may repeat arguments.
-_TABLE: tuple[tuple[type[Exception], type[ExtauthzError], str], ...] = (
-    (foreign.AuthenticationError, Unavailable, "refused the user name or password"),
-    (foreign.AuthorizationError, Unavailable, "refused the user's rights"),
-    (foreign.NoPermissionError, Unavailable, "refused the user's rights"),
-    (foreign.BusyLoadingError, Unavailable, "is still loading its data"),
-    (foreign.TimeoutError, Unavailable, "did not answer in time"),
-    (foreign.ConnectionError, Unavailable, "cannot be reached"),
-    (foreign.ReadOnlyError, Unavailable, "is a read-only replica: name the primary"),
-    (foreign.OutOfMemoryError, Unavailable, "is out of memory"),
-    (foreign.MovedError, Unavailable, "is part of a cluster, which this command does not speak to yet"),
-    (foreign.ClusterError, Unavailable, "is a cluster that is down"),
-    (foreign.ResponseError, Malformed, "answered with an error"),
-    (foreign.RedisError, Unavailable, "failed"),
-    (OSError, Unavailable, "cannot be reached"),
+#: What Unavailable says for redis-py's exceptions, the first that fits; the texts are ours, since theirs may repeat arguments.
+_TABLE: tuple[tuple[type[Exception], str], ...] = (
+    (foreign.AuthenticationError, "refused the user name or password"),
+    (foreign.AuthorizationError, "refused the user's rights"),
+    (foreign.NoPermissionError, "refused the user's rights"),
+    (foreign.BusyLoadingError, "is still loading its data"),
+    (foreign.TimeoutError, "did not answer in time"),
+    (foreign.ConnectionError, "cannot be reached"),
+    (foreign.ReadOnlyError, "is a read-only replica: name the primary"),
+    (foreign.OutOfMemoryError, "is out of memory"),
+    (foreign.MovedError, "is part of a cluster, which this command does not speak to yet"),
+    (foreign.ClusterError, "is a cluster that is down"),
+    (foreign.ResponseError, "answered with an error"),
+    (foreign.RedisError, "failed"),
+    (OSError, "cannot be reached"),
 )
 
 
-class Emptied(Unavailable):
+class Damaged(Unavailable):
+    """What is stored is not what was written. Nothing was written over it."""
+
+
+class Emptied(Damaged):
     """This Redis lost what it held, whole or in part. Nothing was written: a record with holes must not grow."""
 
     def __init__(self, what: str) -> None:
@@ -102,8 +106,6 @@ class Server:
         except (foreign.RedisError, OSError) as error:
             raise self._mapped(error) from error
 
-    def _mapped(self, error: Exception) -> ExtauthzError:
-        for theirs, ours, text in _TABLE:
-            if isinstance(error, theirs):
-                return ours(f"Redis at {self.where} {text}")
-        raise error
+    def _mapped(self, error: Exception) -> Unavailable:
+        text = next(text for theirs, text in _TABLE if isinstance(error, theirs))
+        return Unavailable(f"Redis at {self.where} {text}")

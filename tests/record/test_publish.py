@@ -15,7 +15,7 @@ from extauthz import keyspace
 from extauthz.errors import Malformed, Missing, Unavailable
 from extauthz.record import publish
 from extauthz.record.publish import Published, change, create, read, tenant_place
-from extauthz.record.server import Command, Conflict, Server
+from extauthz.record.server import Command, Conflict, Damaged, Server
 from extauthz.record.setup import prepare
 from extauthz.record.tenants import change_tenant, create_tenant, list_tenants, read_tenant
 from extauthz.secret import Secret
@@ -178,8 +178,16 @@ async def test_a_publisher_that_always_loses_gives_up(server: Server, redis_url:
 async def test_an_epoch_that_is_not_the_documents_is_not_published_over(server: Server) -> None:
     await create_tenant(server, tenant())
     await server.execute("SET", keyspace.tenant_epoch("acme"), epoch_of(9, b"another"))
-    with pytest.raises(Malformed, match="an epoch that is not its document's"):
+    with pytest.raises(Damaged, match="an epoch that is not its document's"):
         await change_tenant(server, "acme", suspended)
+
+
+async def test_bytes_that_are_no_document_are_not_published_over(server: Server) -> None:
+    await create_tenant(server, tenant())
+    await server.execute("SET", keyspace.tenant_document("acme"), b"junk")
+    with pytest.raises(Damaged, match="tenant acme is stored as something else: a document does not parse"):
+        await change_tenant(server, "acme", suspended)
+    assert await server.execute("GET", keyspace.tenant_document("acme")) == b"junk"
 
 
 async def test_a_publish_says_how_many_replicas_have_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from demo.processes import free_port
 from demo.redis_server import RedisServer
-from extauthz.errors import BadConfig, Malformed, Unavailable
+from extauthz.errors import BadConfig, Unavailable
 from extauthz.record import server as server_module
 from extauthz.record.server import Server
 from tests.record.records import server_at
@@ -59,23 +59,21 @@ async def test_a_stranger_that_speaks_http_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "error", "text"),
+    ("command", "text"),
     [
-        (("NOSUCHCOMMAND", "hunter2"), Malformed, "answered with an error"),
-        (("INCR", "text"), Malformed, "answered with an error"),
-        (("EVAL", "return redis.error_reply('READONLY no')", 0), Unavailable, "is a read-only replica: name the primary"),
-        (("EVAL", "return redis.error_reply('OOM no')", 0), Unavailable, "is out of memory"),
-        (("EVAL", "return redis.error_reply('MASTERDOWN no')", 0), Unavailable, "is a cluster that is down"),
-        (("EVAL", "return redis.error_reply('NOPERM no')", 0), Unavailable, "refused the user's rights"),
-        (("EVAL", "return redis.error_reply('MOVED 1 127.0.0.1:1')", 0), Unavailable, "is part of a cluster"),
+        (("NOSUCHCOMMAND", "hunter2"), "answered with an error"),
+        (("INCR", "text"), "answered with an error"),
+        (("EVAL", "return redis.error_reply('READONLY no')", 0), "is a read-only replica: name the primary"),
+        (("EVAL", "return redis.error_reply('OOM no')", 0), "is out of memory"),
+        (("EVAL", "return redis.error_reply('MASTERDOWN no')", 0), "is a cluster that is down"),
+        (("EVAL", "return redis.error_reply('NOPERM no')", 0), "refused the user's rights"),
+        (("EVAL", "return redis.error_reply('MOVED 1 127.0.0.1:1')", 0), "is part of a cluster"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,
 )
-async def test_an_error_of_redis_keeps_its_cause_and_loses_its_text(
-    server: Server, command: tuple[str, ...], error: type[Exception], text: str
-) -> None:
+async def test_an_error_of_redis_keeps_its_cause_and_loses_its_text(server: Server, command: tuple[str, ...], text: str) -> None:
     await server.execute("SET", "text", "text")
-    with pytest.raises(error, match=text) as raised:
+    with pytest.raises(Unavailable, match=text) as raised:
         await server.execute(*command)
     assert "hunter2" not in str(raised.value)
     assert raised.value.__cause__ is not None
