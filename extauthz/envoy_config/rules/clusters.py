@@ -1,0 +1,83 @@
+"""Rules about the clusters: the way to the sidecar, and the headers of each attempt at a provider."""
+
+import re
+from collections.abc import Iterator
+
+from extauthz.envoy_config.configuration import Configuration
+from extauthz.envoy_config.document import Part
+from extauthz.envoy_config.rules.header_mutation import MUTATION, removes
+from extauthz.envoy_config.rules.listeners import is_loopback
+from extauthz.envoy_config.rules.rule import Found, Options, Rule
+from extauthz.gateway import headers
+
+_TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+_OF_THE_TENANT = re.compile(r"filter_state|FILTER_STATE|" + re.escape(headers.CREDENTIAL_PREFIX))
+
+
+def appended_upstream(configuration: Configuration, _: Options) -> Iterator[Found]:
+    for each in configuration.upstream_filters():
+        if each.type_name != MUTATION:
+            continue
+        removing: list[Part] = []
+        for mutation in each.body.get("mutations", "request_mutations").items():
+            removing.append(mutation)
+            key, value = (mutation.get("append", "header", name) for name in ("key", "value"))
+            name = key.text.lower()
+            carries = name in headers.CLIENT_CREDENTIALS or _OF_THE_TENANT.search(value.text)
+            if name and carries and not any(removes(earlier, name) for earlier in removing):
+                yield key.line, f"{name} is set for each attempt and not removed before"
+
+
+def unverified_sidecar(configuration: Configuration, _: Options) -> Iterator[Found]:
+    for cluster in configuration.sidecar_clusters():
+        socket = cluster.get("transport_socket", "typed_config")
+        if socket.type_name == _TLS:
+            yield from _unverified(socket.body.get("common_tls_context"), socket.line)
+        elif not socket:
+            yield from _plain(cluster)
+    for each in configuration.all_ours():
+        google = each.body.get("grpc_service", "google_grpc")
+        target = google.get("target_uri")
+        host = target.text.rpartition("/")[2].rpartition(":")[0].strip("[]")
+        is_local = target.text.startswith("unix:") or is_loopback(host)
+        if target and not is_local and not google.get("channel_credentials", "ssl_credentials"):
+            yield target.line, f"the sidecar at {target.text} is reached without TLS"
+
+
+def _unverified(context: Part, line: int) -> Iterator[Found]:
+    combined = context.get("combined_validation_context")
+    validation = context.get("validation_context") or combined.get("default_validation_context")
+    trusted = any(validation.get(name) for name in ("trusted_ca", "system_root_certs", "ca_certificate_provider_instance"))
+    delivered = bool(context.get("validation_context_sds_secret_config") or combined.get("validation_context_sds_secret_config"))
+    if validation.get("trust_chain_verification").text in ("ACCEPT_UNTRUSTED", "1"):
+        yield validation.get("trust_chain_verification").line, "the sidecar's certificate is accepted whoever signed it"
+    elif (
+        not trusted
+        and not delivered
+        and not validation.get("verify_certificate_hash")
+        and not validation.get("verify_certificate_spki")
+    ):
+        yield line, "the sidecar's certificate is not verified"
+
+
+def _plain(cluster: Part) -> Iterator[Found]:
+    for part in cluster.get("load_assignment").walk():
+        address = part.get("socket_address", "address")
+        if address and not is_loopback(address.text):
+            yield address.line, f"the sidecar at {address.text} is reached without TLS"
+
+
+RULES = (
+    Rule(
+        "19-appended-upstream",
+        "what one attempt sets is still there in the next, so a second provider gets the first one's credential",
+        "remove: the header, before append, in the same header_mutation",
+        appended_upstream,
+    ),
+    Rule(
+        "27-unverified-sidecar",
+        "whoever stands between answers every Check with an allow, and reads the credentials in ours",
+        "a Unix socket or loopback, or TLS with validation_context: {trusted_ca: …}",
+        unverified_sidecar,
+    ),
+)
