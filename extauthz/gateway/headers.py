@@ -31,7 +31,7 @@ CHAIN_EXTENSION_VALUE = "v1"
 #: The dynamic metadata namespace that json_to_metadata fills and ext_authz passes on, and its fields.
 LLM_NAMESPACE = "llm"
 LLM_MODEL = "model"
-#: Set to true when another spelling of `model` (`Model`, `MODEL`, …) stands in the body.
+#: Present, with whatever value, when another spelling of `model` (`Model`, `MODEL`, …) stands in the body.
 LLM_OTHER_SPELLING = "other_spelling"
 #: `missing` or `error`, when the body has no readable model.
 LLM_PROBLEM = "problem"

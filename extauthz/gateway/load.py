@@ -56,11 +56,12 @@ def parse(data: bytes, file: str) -> Gateway:
     providers = read_providers(root, problems)
     scopes = read_scopes(root, problems, providers)
     plans = read_plans(root, problems)
+    listener = _listener(root, problems)
     gateway = Gateway(
-        _listener(root, problems),
+        listener,
         MappingProxyType(providers),
         MappingProxyType(scopes),
-        read_routes(root, problems, providers, scopes),
+        read_routes(root, problems, (providers, scopes), listener.check_timeout_ms),
         MappingProxyType(plans),
         read_default_plan(root, plans),
         hashlib.sha256(data).hexdigest(),

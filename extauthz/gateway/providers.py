@@ -70,7 +70,10 @@ def _address(section: Section) -> tuple[str, int, bool, str]:
     match = _ADDRESS.fullmatch(text)
     host = match[2].lower().strip("[]") if match else ""
     if match is None or not (_is_ipv6(host) if match[2].startswith("[") else _is_host(host)):
-        section.wrong("address", f"is {text!r}", _ADDRESS_ALLOWED)
+        # What stands before an @ or behind a ? may be a secret, and this text is logged.
+        section.wrong(
+            "address", "has a user, a query or a fragment" if set(text) & set("@?#") else f"is {text!r}", _ADDRESS_ALLOWED
+        )
         return "", 0, True, ""
     tls = match[1] == "https"
     port = int(match[3] or (443 if tls else 80))
@@ -110,7 +113,7 @@ def _credential(section: Section) -> tuple[str, str]:
         fields.wrong(
             "format",
             f"is {form!r}",
-            f"ASCII text of at most {_FORMAT_LENGTH_MAX} characters that holds {{}} once and no other brace",
+            f"ASCII text of at most {_FORMAT_LENGTH_MAX} characters that holds {{}} once, no other brace and no %",
         )
     # After a problem any name does; an empty one would make it an internal service, and its routes seem mixed.
     return header or "x", form

@@ -31,9 +31,12 @@ class _Read:
 
 
 def read_routes(
-    root: Section, problems: Problems, providers: Mapping[str, Provider], scopes: Mapping[str, Scope]
+    root: Section, problems: Problems, known: tuple[Mapping[str, Provider], Mapping[str, Scope]], check_timeout_ms: int
 ) -> tuple[Route, ...]:
-    """Every route; its scope and providers exist, and the scope allows the providers."""
+    """Every route; its scope and providers are among the known, and the scope allows the providers.
+
+    No route's timeout is shorter than `check_timeout_ms`: Envoy would give up while the decision may still come.
+    """
     node = root.node("routes")
     if not isinstance(node, Items) or not 1 <= len(node.items) <= ROUTES_MAX:
         if node is None:
@@ -45,13 +48,13 @@ def read_routes(
     for index, item in enumerate(node.items):
         section = Section(problems, item.line, item, f"route {index + 1}", _FIELDS)
         if not section.is_broken:
-            read.append(_route(section, providers, scopes))
+            read.append(_route(section, *known, max(TIMEOUT_MS_MIN, check_timeout_ms)))
     _refuse_same_names(read, problems)
     _refuse_overlaps(read, problems)
     return tuple(each.route for each in read)
 
 
-def _route(section: Section, providers: Mapping[str, Provider], scopes: Mapping[str, Scope]) -> _Read:
+def _route(section: Section, providers: Mapping[str, Provider], scopes: Mapping[str, Scope], timeout_ms_min: int) -> _Read:
     name = section.word("name", NAME)
     if name:
         section.title = f"route {name}"
@@ -67,7 +70,7 @@ def _route(section: Section, providers: Mapping[str, Provider], scopes: Mapping[
         section.wrong("scope", f"is {scope!r}", ", ".join(scopes) or "the name of a scope")
     chain = _chain(section, providers, scopes.get(scope))
     shape = cast("Shape", section.choice("shape", _SHAPES, "openai"))
-    timeout_ms = section.duration_ms("timeout", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, TIMEOUT_MS_DEFAULT)
+    timeout_ms = section.duration_ms("timeout", timeout_ms_min, TIMEOUT_MS_MAX, TIMEOUT_MS_DEFAULT)
     return _Read(Route(name, hosts, path, methods, scope, chain, shape, timeout_ms), section.line, segments)
 
 

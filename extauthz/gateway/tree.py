@@ -6,6 +6,7 @@ YAML 1.1 would turn into a boolean (`on`, `no`, `y`, …) is a problem wherever 
 boolean, the next a word.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
@@ -21,6 +22,8 @@ NODES_MAX = 50_000
 
 _BOOLEANS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false"))
 _NULLS = frozenset(("", "~", "null"))
+# YAML 1.1, c-printable, turned round; libyaml refuses the same but says no line.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: libyaml where PyYAML was built with it, which every wheel is.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -66,7 +69,12 @@ def read_tree(data: bytes, file: str, problems: list[Problem]) -> Node:
     """
     reader = _Reader(file, problems)
     try:
-        for event in _events(data.decode("utf-8-sig")):
+        text = data.decode("utf-8-sig")
+        if unprintable := _UNPRINTABLE.search(text):
+            reader.stop(
+                text.count("\n", 0, unprintable.start()) + 1, f"has the character {unprintable[0]!r}", "printable characters"
+            )
+        for event in _events(text):
             reader.take(event)
     except UnicodeDecodeError as error:
         reader.stop(data.count(b"\n", 0, error.start) + 1, "is not UTF-8", "UTF-8")

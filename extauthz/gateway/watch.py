@@ -1,17 +1,19 @@
 """The gateway file while it changes: each new content once, as its values or as what is wrong with it.
 
 The folder is watched and not the file, because a Kubernetes ConfigMap swaps a symlink beside it and editors rename over it. What
-the system does not report (a symlink into another folder, a network file system, a folder that is not there yet) is found by reading
-the file again every few seconds. Never raises for a file, however bad it is; whoever asks keeps what it had.
+the system does not report (a symlink into another folder, a network file system, a folder that is not there yet) is found by
+reading the file again every few seconds. Never raises for a file, however bad it is; whoever asks keeps what it had.
 """
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from watchfiles import awatch
+# The documented low-level interface, https://watchfiles.helpmanual.io/api/rust_backend/
+from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from extauthz.errors import BadConfig
 from extauthz.gateway.load import parse, read
@@ -44,25 +46,24 @@ async def watch(path: Path | str, in_force: str | None = None) -> AsyncGenerator
 
 
 async def _occasions(folder: Path) -> AsyncGenerator[None, None]:
-    """Now, after each change in the folder, and every POLL_MS."""
-    while True:
-        yield
-        try:
-            changes = awatch(
-                folder,
-                watch_filter=None,
-                debounce=DEBOUNCE_MS,
-                step=STEP_MS,
-                rust_timeout=POLL_MS,
-                yield_on_timeout=True,
-                recursive=False,
-            )
-            async with aclosing(changes):
-                async for _ in changes:
+    """When to look: once the folder is watched, after each change in it, and every POLL_MS."""
+    is_closed = threading.Event()
+    try:
+        while True:
+            try:
+                # The watch begins before the first look, so no change falls between them. `watchfiles.awatch` begins it with its
+                # first wait, too late for that.
+                watcher = RustNotify([str(folder)], False, False, 0, False, False)
+                while True:
                     yield
-        except OSError:
-            # The folder is not there, may not be read, or the system has no watches left: reading still works, or will.
-            await asyncio.sleep(POLL_MS / 1_000)
+                    await asyncio.to_thread(watcher.watch, DEBOUNCE_MS, STEP_MS, POLL_MS, is_closed)
+            except (OSError, WatchfilesRustInternalError):
+                # The folder is not there, may not be read, or the system has no watches left: reading still works, or will.
+                yield
+                await asyncio.sleep(POLL_MS / 1_000)
+    finally:
+        # A thread may still wait: it ends within a step.
+        is_closed.set()
 
 
 def _look(path: Path | str) -> tuple[str, bytes | BadConfig]:
