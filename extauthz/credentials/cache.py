@@ -27,11 +27,12 @@ Alarm: TypeAlias = Callable[[SecretRef, DoesNotOpen], None]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long and how much. Times in seconds.
+    """How long and how much. Times in seconds. Raises ValueError for more than what is promised.
 
     Attributes:
         fresh_s: how long an opened secret is used without asking again; at most 300.
-        served_s: how long after it was opened it may still be served while the source does not answer; at most 600.
+        served_s: how long after it was opened it may still be served while the source does not answer; at most 600, and not less
+            than `fresh_s`.
         retry_s: while the source does not answer, how often it is asked.
         refused_s: how long "not here" and "does not open" are remembered.
         fetch_s: how long one fetch may take.
@@ -48,6 +49,10 @@ class Bounds:
     entries_max: int = 50_000
     bytes_max: int = 67_108_864
     fetches_max: int = 4_096
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fresh_s <= 300 or not self.fresh_s <= self.served_s <= 600:
+            raise ValueError("a credential is fresh for 300 s at most, and served for 600 s at most")
 
 
 class _Opened(msgspec.Struct, gc=False):
