@@ -6,12 +6,14 @@ holds the command's options.
 
 import difflib
 import json
+import random
 import re
 import shutil
 import subprocess
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -108,6 +110,37 @@ def test_envoy_takes_the_files(kind: str, tmp_path: Path) -> None:
         copy.write_text(path.read_text().replace(SYSTEM_ROOTS, str(roots)))
         ran = subprocess.run([envoy, "--mode", "validate", "-c", str(copy)], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, f"{path.name}: {ran.stderr[-600:]}"
+
+
+def test_the_manual_has_every_rule_with_its_reason_and_remedy() -> None:
+    rows = [line for line in (ROOT / "docs" / "envoy-check.md").read_text().splitlines() if re.match(r"\| \d\d-", line)]
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    assert [(name, why, instead) for name, _, why, instead in cells] == [(rule.id, rule.why, rule.instead) for rule in RULES]
+
+
+@pytest.mark.prove(6)
+def test_no_shape_of_a_configuration_makes_the_check_fail(proving: bool) -> None:
+    """Any part replaced by any other kind of value: findings or a refusal, never a traceback. Envoy judges types, we only look."""
+    seed = 20261121
+    chance = random.Random(seed)
+    whole = yaml.safe_load((FILES / "good" / "15-logged-namespaces.filter-state.yaml").read_text())
+    for _ in range(20_000 if proving else 150):
+        broken = deepcopy(whole)
+        holder: Any = broken
+        while True:
+            key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            if isinstance(holder[key], dict | list) and holder[key] and chance.random() < 0.85:
+                holder = holder[key]
+                continue
+            holder[key] = chance.choice([None, True, 0, -7, 1.5, "", "x", [], {}, [[]], [None], {"value": {}}, {"@type": "x"}])
+            break
+        text = yaml.safe_dump(broken)
+        try:
+            check_text(text, "x", Options("1.40.0", 1))
+        except BadConfig:
+            continue
+        except Exception as error:  # noqa: BLE001 (whatever it is, show the document)
+            pytest.fail(f"{error!r}, seed {seed}\n{text}")
 
 
 def test_json_and_camel_case_are_read_alike() -> None:
