@@ -16,6 +16,8 @@ from extauthz.errors import BadConfig, Problem
 from extauthz.secret import Secret
 
 WORKERS_MAX = 64
+#: Where `serve` listens and `envoy-config` connects when nobody says: a socket in the current folder.
+LISTEN_DEFAULT = ("unix:extauthz.sock",)
 #: sun_path of Linux without its final zero byte.
 SOCKET_PATH_BYTES_MAX = 107
 PORT_MAX = 65_535
@@ -58,7 +60,6 @@ class ServingSettings:
         log_level: one of LOG_LEVELS.
         traces_endpoint: base URL of an OTLP/HTTP collector; empty: no traces.
         has_tenant_label: whether metrics name the first 100 tenants.
-        document_cache_s: how long a document of a tenant or key is kept; its epoch is compared at every admission anyway.
         document_cache_max: documents kept in a worker, the oldest go first.
         credential_cache_s: how long an opened credential stays in memory.
         drain_s: how long running requests may take after SIGTERM.
@@ -69,7 +70,6 @@ class ServingSettings:
     log_level: str
     traces_endpoint: str
     has_tenant_label: bool
-    document_cache_s: int
     document_cache_max: int
     credential_cache_s: int
     drain_s: int
@@ -119,7 +119,6 @@ def read_serving(environment: Mapping[str, str] | None = None) -> ServingSetting
         log_level=reader.choice("EXTAUTHZ_LOG_LEVEL", LOG_LEVELS, "info"),
         traces_endpoint=_traces(reader),
         has_tenant_label=reader.choice("EXTAUTHZ_TENANT_LABEL", ("off", "on"), "off") == "on",
-        document_cache_s=reader.integer("EXTAUTHZ_DOCUMENT_CACHE_S", 1, 3_600, 300),
         document_cache_max=reader.integer("EXTAUTHZ_DOCUMENT_CACHE_MAX", 100, 1_000_000, 100_000),
         credential_cache_s=reader.integer("EXTAUTHZ_CREDENTIAL_CACHE_S", 1, 300, 300),
         drain_s=reader.integer("EXTAUTHZ_DRAIN_S", 1, 600, 20),

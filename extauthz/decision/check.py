@@ -1,0 +1,282 @@
+"""One Check: the seven steps, in order. Read this first.
+
+    1 decode         the door's work: it hands over a Request
+    2 authenticate   whose key is it?                               authenticate.py
+    3 authorize      may this identity do this?                     authorize.py, policy.py
+    4 choose         which providers, in which order?               choose.py
+    5 credentials    this tenant's own, for each of them            choose.py
+    6 admit          epochs, limits, breaker: one Redis round trip  admission/
+    7 answer         the door's work: it gets an Allowed
+
+A step that refuses raises, and nothing after it runs. Steps 2 to 5 are remembered per identity and route while nothing they rest on
+changed; step 6 runs for every request and is the last that can refuse.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from extauthz.admission.admit import Prepared, prepare
+from extauthz.admission.reply import ADMITTED, BREAKER_OPEN, DENIED, NEVER, STALE
+from extauthz.decision import refusals
+from extauthz.decision.authenticate import digest_of_sent_key, load_identity
+from extauthz.decision.authorize import allowed_providers, authorize, check_source, restricts_models
+from extauthz.decision.choose import Chain, Chooser, Probes
+from extauthz.decision.decision import Allowed, Passage
+from extauthz.decision.policy import CompiledRoute, Matched, Policy
+from extauthz.decision.request import Request
+from extauthz.errors import Malformed, Refusal, Unavailable
+from extauthz.gateway.model import Plan
+from extauthz.limits.local_share import LocalShare
+from extauthz.limits.rules import rules_of
+from extauthz.tenants.cache import Identities, Identity
+
+#: A decision begins anew when a document changed under it, at most so often; then 503.
+RELOADS_MAX = 2
+#: Passages remembered per key; a client can only make its own key's forget.
+PASSAGES_MAX = 64
+#: How long after its last confirmation a document may be decided on while Redis does not answer (docs/reliability.md).
+UNCONFIRMED_S = 30.0
+
+
+class Admits(Protocol):
+    """The one round trip."""
+
+    async def admit(self, prepared: Prepared, deadline: float) -> list[int]:
+        """The script's reply. Raises Unavailable; the outcome is then unknown and never asked for again."""
+
+
+class Breakers(Protocol):
+    """The poller's snapshot of the breakers that are not closed; `version` counts its changes."""
+
+    @property
+    def states(self) -> dict[str, int]: ...
+    @property
+    def version(self) -> int: ...
+
+
+class _StaleError(Exception):
+    """A document changed since it was cached. Nothing was counted."""
+
+
+class Checker:
+    """Decides requests.
+
+    Args:
+        identities: the documents of keys and tenants.
+        chooser: chains and credentials.
+        breakers: which providers are down.
+        probes: to give back a probe that a later step refused.
+        admission: the counting script.
+        local_share: what may pass while Redis is gone, for plans that ask for it.
+        now: the loop's time, seconds.
+        unix_ms: the calendar's.
+    """
+
+    def __init__(
+        self,
+        identities: Identities,
+        chooser: Chooser,
+        breakers: Breakers,
+        probes: Probes,
+        admission: Admits,
+        local_share: LocalShare,
+        now: Callable[[], float],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self._identities = identities
+        self._chooser = chooser
+        self._breakers = breakers
+        self._probes = probes
+        self._admit = admission.admit
+        self._local_share = local_share
+        self._now = now
+        self._unix_ms = unix_ms
+        self._policy: Policy | None = None
+        self._era = object()
+        self._breaker_version = -1
+        self._background: set[asyncio.Task[None]] = set()
+
+    def install(self, policy: Policy) -> None:
+        """Decide by this policy from now on; what was remembered under another is worthless at once."""
+        self._policy = policy
+        self._era = object()
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy in force; None before the first valid gateway file."""
+        return self._policy
+
+    async def check(self, request: Request, matched: Matched | None, deadline: float) -> Allowed:
+        """Decide one request.
+
+        Args:
+            matched: what `policy.match` found; the door asks first, because a refusal's form is the route's.
+            deadline: the loop's time by which the answer is worthless.
+
+        Raises:
+            Refusal: the answer is no. Nothing was counted.
+            Unavailable: a dependency did not answer; whether the request was counted is unknown, it was not allowed.
+        """
+        digest, key = digest_of_sent_key(request)
+        identity = self._identities.cached(digest)
+        is_cached = identity is not None
+        if identity is None:
+            identity = await load_identity(self._identities, digest, key)
+        if matched is None:
+            raise refusals.route_not_found()
+        for _ in range(RELOADS_MAX + 1):
+            try:
+                return await self._pass(identity, matched, request, deadline)
+            except _StaleError:
+                pass
+            except Refusal as refusal:
+                # What was just read needs no confirmation; what memory refuses may have been allowed since.
+                if (
+                    not is_cached
+                    or refusal.code not in refusals.ON_DOCUMENTS
+                    or await self._identities.is_in_force(identity, deadline)
+                ):
+                    raise
+            identity = await load_identity(self._identities, digest, key)
+            is_cached = False
+        raise Unavailable("the documents changed faster than they could be read")
+
+    async def _pass(self, identity: Identity, matched: Matched, request: Request, deadline: float) -> Allowed:
+        """Steps 3 to 6. A tenant's own open breaker shortens the chain and asks again, at most once per provider."""
+        now = self._now()
+        passage = self._remembered(identity, matched, request, now)
+        if passage is not None:
+            reply = await self._admitted(passage, now, deadline)
+            if reply[0] == ADMITTED:
+                return Allowed(passage, reply[1], reply[2], reply[3])
+            if reply[0] != BREAKER_OPEN:
+                raise _refused(passage, reply)
+        excluded: set[str] = set() if passage is None else {passage.chain[0].provider.name}
+        while True:
+            passage, probe = await self._found(identity, matched, request, excluded, deadline)
+            first = passage.chain[0].provider.name
+            try:
+                reply = await self._admitted(passage, self._now(), deadline)
+            except BaseException:
+                self._give_back(first, probe)
+                raise
+            if reply[0] == ADMITTED:
+                return Allowed(passage, reply[1], reply[2], reply[3])
+            self._give_back(first, probe)
+            if reply[0] != BREAKER_OPEN or first in excluded:
+                raise _refused(passage, reply)
+            excluded.add(first)
+
+    def _remembered(self, identity: Identity, matched: Matched, request: Request, now: float) -> Passage | None:
+        if self._breakers.version != self._breaker_version:
+            self._breaker_version = self._breakers.version
+            self._era = object()
+        slot = matched[0].index * 2 + request.takes_chain
+        passages = identity.passages
+        passage: Passage | None = passages.get(slot)
+        if passage is None and not request.model_is_ambiguous:
+            passage = passages.get((slot, matched[1], request.model))
+        if passage is None or passage.era is not self._era or now >= passage.valid_until:
+            return None
+        if request.tenant_hint or identity.key.networks:
+            check_source(identity, request)
+        return passage
+
+    async def _found(
+        self,
+        identity: Identity,
+        matched: Matched,
+        request: Request,
+        excluded: set[str],
+        deadline: float,
+    ) -> tuple[Passage, bytes | None]:
+        """Steps 3 to 5, and their result remembered where it will hold for the next request too."""
+        policy, era, compiled = self._policy, self._era, matched[0]
+        if policy is None or policy.routes[compiled.index] is not compiled:
+            raise Unavailable("the gateway file changed while the request was decided")
+        authorize(identity, compiled, matched[1], request, self._unix_ms())
+        plan = policy.plan(identity.tenant.plan)
+        if plan is None:
+            raise Unavailable(
+                f"the gateway file has no plan {identity.tenant.plan!r}, which tenant {identity.tenant.tenant_id} is on"
+            )
+        chain = await self._chooser.choose(
+            identity,
+            allowed_providers(identity, compiled),
+            excluded,
+            compiled.route.name,
+            self._now(),
+            deadline,
+            several=request.takes_chain,
+        )
+        passage = self._compiled(identity, compiled, chain, plan, era, takes_chain=request.takes_chain)
+        if not excluded and chain.probe is None and era is self._era:
+            slot = compiled.index * 2 + request.takes_chain
+            if len(identity.passages) >= PASSAGES_MAX:
+                identity.passages.clear()
+            restricted = restricts_models(identity, compiled)
+            identity.passages[(slot, matched[1], request.model) if restricted else slot] = passage
+        return passage, chain.probe
+
+    def _compiled(
+        self,
+        identity: Identity,
+        compiled: CompiledRoute,
+        chain: Chain,
+        plan: Plan,
+        era: object,
+        *,
+        takes_chain: bool,
+    ) -> Passage:
+        tenant, key = identity.tenant, identity.key
+        overrides = {name: (count, window_ms) for name, count, window_ms in tenant.limits}
+        try:
+            rules = rules_of(plan, overrides, tenant.tenant_id, key.key_id, compiled.route.name)
+        except Malformed as error:
+            raise Unavailable(str(error)) from error
+        first = chain.links[0].provider.name
+        prepared = prepare(tenant.tenant_id, tenant.epoch, key.key_id, key.epoch, first, rules)
+        valid_until = chain.valid_until
+        if key.expires_at_ms:
+            valid_until = min(valid_until, self._now() + (key.expires_at_ms - self._unix_ms()) / 1000)
+        return Passage(identity, compiled, chain.links, prepared, plan.failure_mode, era, valid_until, takes_chain=takes_chain)
+
+    async def _admitted(self, passage: Passage, now: float, deadline: float) -> list[int]:
+        """The script's reply, or the plan's local share of it while Redis does not answer."""
+        identity = passage.identity
+        try:
+            reply = await self._admit(passage.prepared, deadline)
+        except Unavailable:
+            mode = passage.failure_mode
+            if mode.share <= 0 or not passage.prepared.rules or now - identity.confirmed_at > UNCONFIRMED_S:
+                raise
+            return self._local_share.take(passage.prepared.rules, mode.share, mode.sidecars, now)
+        if reply[0] != STALE:
+            identity.confirmed_at = now
+        return reply
+
+    def _give_back(self, provider: str, probe: bytes | None) -> None:
+        """Release a probe that this request will not make; in the background, because its answer is already known."""
+        if probe is None:
+            return
+
+        async def release() -> None:
+            try:
+                await self._probes.release(provider, probe, self._now() + 1.0)
+            except Unavailable:
+                return  # the lease ends by itself
+
+        task = asyncio.get_running_loop().create_task(release())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _refused(passage: Passage, reply: list[int]) -> Exception:
+    if reply[0] == DENIED:
+        return refusals.rate_limited(passage.prepared.rules[reply[1]].name, None if reply[4] == NEVER else reply[4])
+    if reply[0] == STALE:
+        return _StaleError()
+    if reply[0] == BREAKER_OPEN:
+        return refusals.no_provider(passage.route.route.name, reply[1])
+    return Unavailable(f"the admission script replied {reply!r}, which this version does not know")

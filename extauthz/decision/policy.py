@@ -1,0 +1,121 @@
+"""The gateway file as a decision uses it: immutable, compiled once per load. Finding a route is a dict look-up.
+
+A path matches exactly or by `{segment}` template, case-sensitively, its query ignored, and nothing matches by default. A path that
+two servers may read differently is refused, never repaired: Envoy normalises, this is the second look.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from extauthz.decision import refusals
+from extauthz.gateway.model import Gateway, Plan, Provider, Route
+
+_TWO_READINGS: Final = re.compile(r";|\\|//|/\.\.?(?:/|$)|%2f|%5c|%2e|%00|[\x00-\x20\x7f]", re.IGNORECASE)
+_SEGMENT: Final = re.compile(r"\{([a-z_]+)\}")
+
+AllowsModel = Callable[[str], object]
+
+
+def models_matcher(patterns: tuple[str, ...]) -> AllowsModel | None:
+    """A test of a whole model name against patterns in which only `*` is special; None when there are no patterns: any model."""
+    if not patterns:
+        return None
+    alternatives = "|".join(".*".join(re.escape(part) for part in pattern.split("*")) for pattern in patterns)
+    return re.compile(f"(?:{alternatives})", re.DOTALL).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """A route with one of its methods, and all that follows from it and its scope.
+
+    Attributes:
+        index: its place in the policy; two times it, plus one when the Envoy takes chains, is the key of a passage.
+        providers: the route's providers that its scope allows, in order.
+        allows_model: None when the scope does not restrict models.
+        hosts: None when any host will do.
+    """
+
+    index: int
+    route: Route
+    method: str
+    providers: tuple[Provider, ...]
+    allows_model: AllowsModel | None
+    hosts: frozenset[str] | None
+
+
+Matched = tuple[CompiledRoute, str | None]
+
+
+class Policy:
+    """A whole gateway file, compiled. Two policies are never mixed: what was compiled from one is worthless under another.
+
+    Args:
+        gateway: the file's values, every reference resolved.
+    """
+
+    __slots__ = ("_exact", "_templates", "credential_headers", "gateway", "routes")
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.credential_headers = frozenset(p.credential_header for p in gateway.providers.values() if p.credential_header)
+        pairs = [(route, method) for route in gateway.routes for method in route.methods]
+        self.routes = tuple(_compiled(index, route, method, gateway) for index, (route, method) in enumerate(pairs))
+        self._exact: dict[tuple[str, str], tuple[CompiledRoute, ...]] = {}
+        self._templates: list[tuple[re.Pattern[str], CompiledRoute]] = []
+        for compiled in self.routes:
+            path = compiled.route.path
+            if "{" in path:
+                self._templates.append((_template(path), compiled))
+            else:
+                self._exact[compiled.method, path] = (*self._exact.get((compiled.method, path), ()), compiled)
+
+    def plan(self, name: str) -> Plan | None:
+        """The plan of a tenant: the default when the tenant names none, None when it names one the file lacks."""
+        return self.gateway.plans.get(name or self.gateway.default_plan)
+
+    def match(self, method: str, host: str, path: str) -> Matched | None:
+        """The route of a request and the model in its path, or None when no route matches.
+
+        Raises:
+            Refusal: path_refused, when the path is not in its plain form.
+        """
+        path = path.partition("?")[0]
+        for compiled in self._exact.get((method, path), ()):
+            if compiled.hosts is None or _plain_host(host) in compiled.hosts:
+                return compiled, None
+        if _TWO_READINGS.search(path):
+            raise refusals.path_refused()
+        for template, compiled in self._templates:
+            found = template.fullmatch(path) if compiled.method == method else None
+            if found and (compiled.hosts is None or _plain_host(host) in compiled.hosts):
+                return compiled, found.groupdict().get("model")
+        return None
+
+
+def _plain_host(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()
+
+
+def _template(path: str) -> re.Pattern[str]:
+    pieces, end = [], 0
+    for segment in _SEGMENT.finditer(path):
+        # A segment holds no colon: `models/{model}:generateContent` has one reading only.
+        pieces += [re.escape(path[end : segment.start()]), f"(?P<{segment[1]}>[^/:]+)"]
+        end = segment.end()
+    return re.compile("".join(pieces) + re.escape(path[end:]))
+
+
+def _compiled(index: int, route: Route, method: str, gateway: Gateway) -> CompiledRoute:
+    scope = gateway.scopes[route.scope]
+    providers: Mapping[str, Provider] = gateway.providers
+    return CompiledRoute(
+        index=index,
+        route=route,
+        method=method,
+        providers=tuple(providers[name] for name in route.providers if name in scope.providers),
+        allows_model=models_matcher(scope.models),
+        hosts=None if "*" in route.hosts else frozenset(host.lower() for host in route.hosts),
+    )
