@@ -29,9 +29,12 @@ BUSY_CODES = frozenset(
 #: These say that this server is no longer the primary: leave it and resolve the name anew.
 LEAVE_CODES = frozenset({"READONLY"})
 
-# Redis 6.2: `ERR Error running script (call to f_<sha>): @user_script:2: @user_script: 2: -OOM command not allowed …`
-# and, from a script that raised the error itself, `ERR user_script:2: -OOM …`. What follows the dash is the code.
-_WRAPPED = re.compile(r"ERR (?:Error running script\b.*?|@?)user_script: ?\d+: (?:@?user_script: ?\d+: )?-?([A-Z]{2,})(?: |$)")
+# Redis 6.2 writes an error inside a script as
+#   ERR Error running script (call to f_<sha>): @user_script:1: @user_script: 1: -OOM command not allowed …
+#   ERR Error running script (call to f_<sha>): @user_script:1: WRONGTYPE Operation against a key …
+#   @user_script: 1: -READONLY You can't write …      (a script that returned what redis.pcall gave it)
+# The code is the capital word right after the place; a capital word further on is the script's own text.
+_WRAPPED = re.compile(r"(?:ERR )?(?:Error running script .*?)?@?user_script: ?\d+: (?:@?user_script: ?\d+: )?-?([A-Z]{2,})(?: |$)")
 _CODE = re.compile(r"[A-Z][A-Z0-9]+(?= |$)")
 _TEXT_CHARS_MAX = 300
 
@@ -75,8 +78,8 @@ class BrokenProtocol(Exception):
 
 
 def code_of(text: str) -> str:
-    """The code of an error reply without its `-`; one that Redis 6.2 wrapped is unwrapped when it is a code we know."""
-    if (wrapped := _WRAPPED.match(text)) and wrapped[1] in BUSY_CODES:
+    """The code of an error reply without its `-`, also when Redis 6.2 wrapped it; ERR when it has none."""
+    if wrapped := _WRAPPED.match(text):
         return wrapped[1]
     plain = _CODE.match(text)
     return plain[0] if plain else "ERR"

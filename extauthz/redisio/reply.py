@@ -57,7 +57,10 @@ class Reply:
         if self._value is _PENDING:
             self._asyncio_future_blocking = True
             yield self
-        return self.result()
+        value = self._value
+        if value is _PENDING or isinstance(value, BaseException):
+            return self.result()  # which raises
+        return value
 
     __iter__ = __await__
 
