@@ -11,7 +11,7 @@ import msgspec
 
 from extauthz import keyspace
 from extauthz.errors import Malformed, Missing
-from extauthz.record.server import Command, Conflict, Damaged, Emptied, Server
+from extauthz.record.server import Command, Conflict, Damaged, Emptied, NoRecord, Server
 from extauthz.tenants.documents import KeyDocument, TenantDocument, decode_key, decode_tenant, encode_key, encode_tenant
 from extauthz.tenants.epochs import epoch_of
 
@@ -92,13 +92,16 @@ async def read(server: Server, place: Place[Document]) -> Document:
 
 async def read_all(server: Server, places: Sequence[Place[Document]]) -> list[Document]:
     """Documents in the order of their places, READ_AT_ONCE in a round trip. Raises as `read` does, for the first that is wrong."""
-    documents = []
+    documents: list[Document] = []
     for start in range(0, len(places), READ_AT_ONCE):
         batch = places[start : start + READ_AT_ONCE]
         rows = await server.execute_all(
             [("MGET", place.document, place.epoch, keyspace.marker(place.partition)) for place in batch]
         )
-        documents += [_whole(place, *row) for place, row in zip(batch, rows, strict=True)]
+        for place, (data, epoch, marker) in zip(batch, rows, strict=True):
+            if marker is None:
+                raise await _emptied(server, place.partition)
+            documents.append(_whole(place, data, epoch))
     return documents
 
 
@@ -134,7 +137,7 @@ async def set_once(server: Server, partition: int, key: bytes, value: str) -> No
     """Write a value that never changes, in the slot of its partition. Raises Conflict when another is there."""
     reply = await server.execute("EVAL", _SET_ONCE, 2, keyspace.marker(partition), key, value)
     if reply == _EMPTIED:
-        raise Emptied(f"partition {partition} has no marker")
+        raise await _emptied(server, partition)
     if reply != _IN_FORCE:
         raise Conflict("a new key's id or digest is taken already: create another key")
 
@@ -152,7 +155,7 @@ async def _publish(
     replies = await server.execute_all(commands)
     reply = replies[0]
     if reply == _EMPTIED:
-        raise Emptied(f"partition {place.partition} has no marker")
+        raise await _emptied(server, place.partition)
     if reply == _LOST:
         return None
     return Published(msgspec.structs.replace(document, epoch=epoch), True, replicas, int(replies[1]) if replicas else 0)
@@ -162,9 +165,14 @@ async def _replicas(server: Server) -> int:
     return int((await server.execute("INFO", "replication")).get("connected_slaves", 0))
 
 
-def _whole(place: Place[Document], data: bytes | None, epoch: bytes | None, marker: bytes | None) -> Document:
-    if marker is None:
-        raise Emptied(f"partition {place.partition} has no marker")
+async def _emptied(server: Server, partition: int) -> Damaged:
+    """What it means that a partition has no marker: never set up, or lost."""
+    if await server.execute("EXISTS", keyspace.server_identity()):
+        return Emptied(f"partition {partition} has no marker")
+    return NoRecord(server.where)
+
+
+def _whole(place: Place[Document], data: bytes | None, epoch: bytes | None) -> Document:
     if data is None and epoch is None:
         raise Missing(f"there is no {place.title}")
     if data is None or epoch is None:

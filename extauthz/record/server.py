@@ -55,6 +55,15 @@ class Emptied(Damaged):
         )
 
 
+class NoRecord(Damaged):
+    """This Redis holds nothing of ours: it is new, or it was emptied whole. Nothing was written."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"Redis at {where} holds no record: begin with `extauthz tenant create`, or restore its backup if it had one"
+        )
+
+
 class Conflict(ExtauthzError):
     """It exists already, or others changed it all the time. Nothing was written."""
 
