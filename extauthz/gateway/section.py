@@ -79,7 +79,7 @@ class Section:
                 self.missing(name, allowed)
             return default or ""
         text = node.text if isinstance(node, Text) and not is_null(node) else None
-        if text is None or len(text) > _TEXT_LENGTH_MAX or not text.isprintable():
+        if not text or len(text) > _TEXT_LENGTH_MAX or not text.isprintable():
             self.wrong(name, "is empty or no text", allowed)
             return ""
         return text
