@@ -198,6 +198,16 @@ async def test_while_the_source_is_silent_only_the_first_waits_for_its_silence()
     assert len(bench.shelf.asked) == 3
 
 
+async def test_the_last_second_of_an_outage_is_not_a_whole_one() -> None:
+    bench = Bench()
+    await bench.credentials.fetch(REF)
+    bench.shelf.holds[REF] = Unavailable("down")
+    fetched_at = bench.clock.now
+    bench.after(599.5)
+    assert await bench.credentials.fetch(REF) == VALUE
+    assert bench.credentials.fresh_until(REF) == fetched_at + 600
+
+
 async def test_when_the_source_answers_again_five_new_minutes_begin() -> None:
     bench = Bench()
     await bench.credentials.fetch(REF)
@@ -305,6 +315,27 @@ async def test_a_fetch_that_began_before_forgetting_is_not_remembered() -> None:
     bench.shelf.gate.set()
     assert [await before, await after] == [VALUE, VALUE]
     assert bench.credentials.in_memory(REF) is None
+
+
+async def test_a_forgotten_fetch_neither_answers_for_the_next_nor_ends_it() -> None:
+    bench = Bench()
+    bench.shelf.gate.clear()
+    before, gate = asyncio.create_task(bench.credentials.fetch(REF)), bench.shelf.gate
+    await _settled()
+    bench.credentials.forget("acme")
+    bench.shelf.gate = asyncio.Event()
+    after = [asyncio.create_task(bench.credentials.fetch(REF)) for _ in range(2)]
+    await _settled()
+    gate.set()
+    assert await before == VALUE
+    assert bench.credentials.in_memory(REF) is None
+    after.append(asyncio.create_task(bench.credentials.fetch(REF)))
+    await _settled()
+    bench.shelf.holds[REF] = newer = Secret(b"sk-newer")
+    bench.shelf.gate.set()
+    assert await asyncio.gather(*after) == [newer] * 3
+    assert bench.credentials.in_memory(REF) == newer
+    assert bench.shelf.asked == [REF, REF]
 
 
 async def test_memory_is_bounded_and_the_oldest_makes_room() -> None:

@@ -97,6 +97,14 @@ def test_no_changed_byte_opens(proving: bool) -> None:
     assert accepted == 0
 
 
+def test_an_envelope_cut_off_before_its_tag_is_no_envelope() -> None:
+    data = _sealed(value=Secret(b""))
+    assert len(data) == 140
+    for end in range(140):
+        with pytest.raises(Malformed):
+            parse(data[:end])
+
+
 def test_no_shorter_and_no_longer_envelope_opens() -> None:
     data = _sealed()
     assert [True] * len(data) == [_is_refused(data[:end]) for end in range(len(data))]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -127,6 +128,21 @@ async def test_a_lost_version_counter_never_puts_two_values_under_one_version(st
     await client.delete(keyspace.secret_latest("acme", "openai", "default"))
     assert await store.put("acme", "openai", "default", Secret(b"new")) == refs[2]._replace(version=4)
     assert [await store.get(ref) for ref in refs] == [VALUE] * 3
+
+
+class _Overtaken(RedisPy):
+    """Somebody writes the version that is being put, right before it is put."""
+
+    async def execute(self, *args: bytes | str | int) -> Any:
+        if args[0] == "SET":
+            await self._client.set(args[1], b"theirs")  # type: ignore[arg-type]
+        return await super().execute(*args)
+
+
+async def test_a_version_that_somebody_else_wrote_is_left_as_it_is(client: "Redis") -> None:
+    with pytest.raises(Unavailable, match="somebody else"):
+        await RedisStore(_Overtaken(client), KEYRING).put("acme", "openai", "default", VALUE)
+    assert await client.get(keyspace.secret("acme", "openai", "default", 1)) == b"theirs"
 
 
 async def test_fifty_who_put_at_once_get_fifty_versions(store: CredentialStore) -> None:
