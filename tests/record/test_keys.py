@@ -11,7 +11,7 @@ from extauthz.record.server import Conflict, Server
 from extauthz.record.setup import prepare
 from extauthz.record.tenants import create_tenant
 from extauthz.tenants.documents import KeyDocument, decode_key
-from tests.record.records import BreakingServer, contents, new_key, tenant
+from tests.record.records import BreakingServer, contents, new_key, server_at, tenant
 
 
 async def found_by(server: Server, digest: bytes) -> KeyDocument | None:
@@ -33,6 +33,14 @@ async def test_a_new_key_is_found_by_the_digest_of_the_whole_key(server: Server)
     published = await create_key(server, document)
     assert await found_by(server, hashlib.sha256(key.reveal()).digest()) == published.document
     assert await list_keys(server, "acme") == [published.document]
+
+
+async def test_every_server_kind_keeps_keys(each_redis_url: str) -> None:
+    async with server_at(each_redis_url) as server:
+        await create_tenant(server, tenant())
+        _, document = new_key()
+        await create_key(server, document)
+        assert (await revoke_key(server, document.key_id)).document == await found_by(server, document.digest)
 
 
 async def test_a_revoked_key_keeps_its_document_with_a_new_epoch(server: Server) -> None:

@@ -1,6 +1,8 @@
 """A credential is in force whole or not at all, and readable nowhere."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from extauthz.credentials.stores.redis import RedisStore
 from extauthz.errors import Missing, Unavailable
 from extauthz.record.keys import create_key
 from extauthz.record.secrets import set_platform_secret, set_secret
-from extauthz.record.server import Server
+from extauthz.record.server import Command, Server
 from extauthz.record.setup import prepare
 from extauthz.record.tenants import create_tenant, read_tenant
 from extauthz.secret import Secret
@@ -62,6 +64,23 @@ async def test_two_who_set_at_once_leave_the_later_version(redis_url: str, keyri
                 set_secret(two, keyring, "acme", "openai", Secret(b"two")),
             )
             assert (await read_tenant(one, "acme")).secrets == (("openai", "default", 2 * round_number),)
+
+
+async def test_a_set_that_is_overtaken_does_not_put_the_older_value_back(redis_url: str, server: Server, keyring: Keyring) -> None:
+    await create_tenant(server, tenant())
+
+    class Overtaken(Server):
+        async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+            replies = await super().execute_all(commands)
+            if commands[0][0] == "SET":
+                await set_secret(server, keyring, "acme", "openai", Secret(b"later"))
+            return replies
+
+    async with Overtaken(Secret(redis_url.encode())) as overtaken:
+        ref, published = await set_secret(overtaken, keyring, "acme", "openai", Secret(b"earlier"))
+    assert ref.version == 1
+    assert published.document.secrets == (("openai", "default", 2),)
+    assert await in_force(server, keyring, "openai") == Secret(b"later")
 
 
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])

@@ -8,7 +8,7 @@ from demo.redis_server import RedisServer
 from extauthz import keyspace
 from extauthz.errors import BadConfig, Unavailable
 from extauthz.record.keys import create_key
-from extauthz.record.server import Emptied, Server
+from extauthz.record.server import Conflict, Emptied, Server
 from extauthz.record.setup import prepare
 from extauthz.record.tenants import change_tenant, create_tenant, list_tenants, read_tenant
 from tests.record.records import BreakingServer, contents, new_key, server_at, tenant
@@ -87,6 +87,8 @@ async def test_a_partition_that_lost_its_marker_takes_no_key(server: Server) -> 
 async def test_half_a_document_is_told_from_none(server: Server, half: str) -> None:
     await create_tenant(server, tenant())
     await server.execute("DEL", keyspace.tenant_document("acme") if half == "doc" else keyspace.tenant_epoch("acme"))
+    with pytest.raises(Conflict):
+        await create_tenant(server, tenant(plan="pro"))
     for attempt in (read_tenant(server, "acme"), list_tenants(server), change_tenant(server, "acme", lambda document: document)):
         with pytest.raises(Emptied, match="half of its document"):
             await attempt
