@@ -6,12 +6,12 @@
 -- Returns retry_ms (0: fits; huge: never will), remaining, reset_ms, then what to write (see admit.lua): offset, tail.
 -- Cost    O(1), no command.
 local function fixed(value, now, limit, window, cost)
-  local start, used, offset = now, 0, false
+  local start, used, offset, moved = now, 0, false, false
   if value then
     local stored = tonumber(sub(value, 1, 13))
     if not (now >= stored + window) then
       used = tonumber(sub(value, 15))
-      if now >= stored then start, offset = stored, '14' end
+      if now >= stored then start, offset = stored, '14' else moved = true end
     end
   end
   local reset, total = start + window - now, used + cost
@@ -20,6 +20,5 @@ local function fixed(value, now, limit, window, cost)
     if offset then return 0, limit - total, reset, offset, format('%d', total) end
     return 0, limit - total, reset, false, format('%013d:%d', start, total)
   end
-  local moved = value and not offset and format('%013d:%d', start, used)
-  return cost <= limit and reset or huge, limit - used, reset, false, moved
+  return cost <= limit and reset or huge, limit - used, reset, false, moved and format('%013d:%d', start, used)
 end

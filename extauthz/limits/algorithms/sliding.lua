@@ -7,15 +7,15 @@
 -- Returns retry_ms (0: fits; huge: never will), remaining, reset_ms, then what to write (see admit.lua): offset, tail.
 -- Cost    O(1), no command.
 local function sliding(value, now, limit, window, cost)
-  local start, before, used, offset = now, 0, 0, false
+  local start, before, used, offset, moved = now, 0, 0, false, false
   if value then
     local stored, colon = tonumber(sub(value, 1, 13)), find(value, ':', 15, true)
     if not (now >= stored + 2 * window) then
-      start, before, used = stored, tonumber(sub(value, 15, colon - 1)), tonumber(sub(value, colon + 1))
+      before, used = tonumber(sub(value, 15, colon - 1)), tonumber(sub(value, colon + 1))
       if now < stored then
-        start = now
+        moved = true
       elseif now < stored + window then
-        offset = colon
+        start, offset = stored, colon
       else
         start, before, used = stored + window, used, 0
       end
@@ -37,6 +37,6 @@ local function sliding(value, now, limit, window, cost)
     -- In the next bucket, when this one is the older.
     retry = left + window - floor(floor(free * 65536 / used) * window / 65536)
   end
-  local moved = value and now < tonumber(sub(value, 1, 13)) and format('%013d:%d:%d', start, before, used)
+  moved = moved and format('%013d:%d:%d', start, before, used)
   return retry, limit - used - weighed, used > 0 and left + window or left, false, moved
 end
