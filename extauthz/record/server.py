@@ -3,6 +3,7 @@
 Foreign exceptions end here, by the table below. Nothing here is on a request's path.
 """
 
+import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,8 @@ from redis import exceptions as foreign
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from extauthz.errors import BadConfig, ExtauthzError, Problem, Unavailable
+from extauthz.errors import ExtauthzError, Unavailable
+from extauthz.redisio.url import RedisUrl
 from extauthz.secret import Secret
 
 #: What one command may take before the server counts as silent.
@@ -68,28 +70,43 @@ class Conflict(ExtauthzError):
     """It exists already, or others changed it all the time. Nothing was written."""
 
 
+def _address(at: RedisUrl) -> dict[str, Any]:
+    if at.path:
+        return {"unix_socket_path": at.path}
+    if not at.is_tls:
+        return {"host": at.host, "port": at.port}
+    return {
+        "host": at.host,
+        "port": at.port,
+        "ssl": True,
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        "ssl_ca_certs": at.ca_file or None,
+        "ssl_certfile": at.certificate_file or None,
+        "ssl_keyfile": at.key_file or None,
+    }
+
+
 class Server:
     """A way to the record. One task uses it at a time: then it is one connection.
 
     Args:
-        url: redis://, rediss:// or unix://, with user, password and database where needed. Raises BadConfig.
+        url: see redisio/url.py; the sidecar takes the same. Raises BadConfig.
     """
 
     def __init__(self, url: Secret) -> None:
-        try:
-            self._client = redis.asyncio.Redis.from_url(
-                url.reveal().decode(),
-                protocol=2,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                retry=Retry(ConstantBackoff(RETRY_S), RETRIES, supported_errors=(foreign.ConnectionError,)),
-            )
-        except ValueError as error:
-            allowed = "redis://HOST:PORT/DB, rediss://… or unix://PATH"
-            raise BadConfig([Problem("EXTAUTHZ_REDIS_URL", 0, "is no Redis URL", allowed)]) from error
-        options = self._client.connection_pool.connection_kwargs
+        at = RedisUrl.parse(url.reveal().decode())
         #: Where it is, without user and password.
-        self.where: str = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        self.where = at.path or f"{at.host}:{at.port}"
+        self._client = redis.asyncio.Redis(
+            **_address(at),
+            db=at.db,
+            username=at.username or None,
+            password=at.password.reveal().decode() if at.password else None,
+            protocol=2,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(ConstantBackoff(RETRY_S), RETRIES, supported_errors=(foreign.ConnectionError,)),
+        )
 
     async def __aenter__(self) -> Self:
         return self

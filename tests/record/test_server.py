@@ -1,10 +1,13 @@
 """Whatever is wrong with Redis is one of our errors with a text of ours."""
 
+import asyncio
 import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
+import trustme
 
 from demo.processes import free_port
 from demo.redis_server import RedisServer
@@ -16,8 +19,49 @@ from tests.record.records import server_at
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:6379", "http://127.0.0.1:6379", "redis://127.0.0.1:port"])
 def test_what_is_no_url_of_a_redis_is_named(url: str) -> None:
-    with pytest.raises(BadConfig, match="EXTAUTHZ_REDIS_URL: is no Redis URL"):
+    with pytest.raises(BadConfig, match="EXTAUTHZ_REDIS_URL: "):
         server_at(url)
+
+
+async def test_a_unix_socket_and_another_database_are_reached(socket_folder: Path) -> None:
+    own = RedisServer(socket_folder, options=(f"unixsocket {socket_folder}/r.sock",))
+    try:
+        async with (
+            server_at(f"unix://{socket_folder}/r.sock?db=3") as there,
+            server_at(f"{own.url}/3") as here,
+            server_at(own.url) as other,
+        ):
+            await there.execute("SET", "a", 1)
+            assert await here.execute("GET", "a") == b"1"
+            assert await other.execute("GET", "a") is None
+            assert there.where == f"{socket_folder}/r.sock"
+    finally:
+        own.stop()
+
+
+async def test_tls_verifies_the_server(tmp_path: Path) -> None:
+    """A server of another authority, and one that speaks no TLS, are not spoken to."""
+    ours, theirs = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    answers = {"ours": ours, "theirs": theirs}
+    for name, authority in answers.items():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+
+        async def pong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Enough of Redis for a first command: +OK to whatever comes."""
+            while data := await reader.read(65536):
+                writer.write(b"+OK\r\n" * data.count(b"*"))
+            writer.close()
+
+        listener = await asyncio.start_server(pong, "127.0.0.1", 0, ssl=context)
+        port = listener.sockets[0].getsockname()[1]
+        async with listener, server_at(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/ca.pem") as server:
+            if name == "ours":
+                assert await server.execute("ECHO", "a") == b"OK"
+            else:
+                with pytest.raises(Unavailable, match="cannot be reached"):
+                    await server.execute("ECHO", "a")
 
 
 async def test_nothing_listening_is_unavailable_and_says_where() -> None:
