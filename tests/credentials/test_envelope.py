@@ -1,13 +1,18 @@
 """Sealed means sealed: nothing opens but the bytes that were sealed, where they were sealed for, by the key that sealed them."""
 
 import dataclasses
+import hashlib
+import hmac
 import itertools
 import random
+import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +65,31 @@ def test_an_envelope_of_the_first_release_still_opens() -> None:
     written = bytes.fromhex(FIRST_RELEASE)
     keyring = Keyring([LocalKek(Secret(bytes(range(32))))])
     assert at_once(unseal(keyring, CONTEXT, written)).reveal() == b"sk-first-release"
+
+
+def _lp(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def test_the_page_is_enough_to_open_an_envelope() -> None:
+    """The example of docs/formats/envelope.md, opened with nothing of ours: AES-GCM, HMAC and what the page says."""
+    page = (Path(__file__).parents[2] / "docs" / "formats" / "envelope.md").read_text()
+    rows = re.findall(r"^([a-z]+(?: [a-z]+)?) +(.*(?:\n {13}.+)*)", page[page.index("master key   ") :], re.MULTILINE)
+    row = {name: "".join(text.split()) for name, text in rows}
+    master_key, data = bytes.fromhex(row["master key"]), bytes.fromhex(row["envelope"])
+    assert row["envelope"] == FIRST_RELEASE
+    assert hashlib.sha256(b"extauthz kek id v1\0" + master_key).hexdigest()[:16] == row["kek id"]
+    kek_id, wrapped, commitment, nonce, sealed = data[2:18], data[20:80], data[80:112], data[112:124], data[124:]
+    assert kek_id.decode() == row["kek id"]
+    context = (b"acme", b"openai", b"default", (1).to_bytes(8, "big"), b"credential")
+    data_key = AESGCM(master_key).decrypt(wrapped[:12], wrapped[12:], _lp(b"extauthz envelope v1 wrap", *context) + kek_id)
+    assert data_key.hex() == row["data key"]
+    info = _lp(b"extauthz envelope v1 derive", *context)
+    extracted = hmac.digest(bytes(32), data_key, "sha256")
+    value_key = hmac.digest(extracted, info + b"\1", "sha256")
+    assert value_key.hex() == row["value key"]
+    assert hmac.digest(extracted, value_key + info + b"\2", "sha256") == commitment == bytes.fromhex(row["commitment"])
+    assert AESGCM(value_key).decrypt(nonce, sealed, _lp(b"extauthz envelope v1 seal", *context)).decode() == row["value"]
 
 
 def test_two_seals_of_one_value_share_nothing() -> None:

@@ -22,7 +22,9 @@ class Redis(Protocol):
 
 
 class RedisStore:
-    """A CredentialStore. One `get` is one round trip; `put` is four commands, and no interruption leaves a wrong secret.
+    """A CredentialStore. One `get` is one round trip.
+
+    A `put` is five commands. Each may be sent twice, and an interruption after any of them leaves no wrong secret.
 
     Args:
         redis: the data plane's connection, or the control plane's.
@@ -59,7 +61,9 @@ class RedisStore:
         envelope = await seal(kek, ref.context(), value, seals)
         await self._redis.execute("SADD", keyspace.secrets(tenant_id), _member(ref))
         # NX: a version is written once. Without it a counter that was lost meanwhile could put two values under one version.
-        if await self._redis.execute("SET", keyspace.secret(*ref), envelope, "NX") is None:
+        is_new = await self._redis.execute("SET", keyspace.secret(*ref), envelope, "NX") is not None
+        # A client that sent it again after a lost reply finds its own envelope there, which no other is equal to.
+        if not is_new and await self._redis.execute("GET", keyspace.secret(*ref)) != envelope:
             raise Unavailable(f"version {version} of {provider}/{name} was written by somebody else meanwhile")
         return ref
 

@@ -1,6 +1,8 @@
 """Secrets in a real Redis: what is written, what another reads, what an interruption leaves."""
 
 import asyncio
+import base64
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -145,6 +147,21 @@ async def test_a_version_that_somebody_else_wrote_is_left_as_it_is(client: "Redi
     assert await client.get(keyspace.secret("acme", "openai", "default", 1)) == b"theirs"
 
 
+class _Twice(RedisPy):
+    """Every command is executed twice, and the second reply is the one that arrives."""
+
+    async def execute(self, *args: bytes | str | int) -> Any:
+        await super().execute(*args)
+        return await super().execute(*args)
+
+
+async def test_a_put_whose_commands_are_all_sent_twice_is_one_value(client: "Redis") -> None:
+    store = RedisStore(_Twice(client), KEYRING)
+    refs = [await store.put("acme", "openai", "default", value) for value in (VALUE, Secret(b"second"))]
+    assert await store.list("acme") == tuple(refs)
+    assert [await store.get(ref) for ref in refs] == [VALUE, Secret(b"second")]
+
+
 async def test_fifty_who_put_at_once_get_fifty_versions(store: CredentialStore) -> None:
     values = [Secret(b"value-%d" % number) for number in range(50)]
     refs = await asyncio.gather(*(store.put("acme", "openai", "default", value) for value in values))
@@ -176,13 +193,28 @@ async def test_an_index_of_another_form_is_malformed(store: CredentialStore, cli
         await store.list("acme")
 
 
+def _forms(value: bytes) -> list[bytes]:
+    """As it is, hex, base64 at each of the three alignments, percent-encoded, UTF-16, backwards."""
+    base64s = [base64.b64encode(b"x" * shift + value)[4 * bool(shift) : -4] for shift in range(3)]
+    percent = "".join(f"%{byte:02X}" for byte in value).encode()
+    return [value, value.hex().encode(), *base64s, percent, value.decode().encode("utf-16-le"), value[::-1]]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_the_search_finds_a_value_in_base64_wherever_it_begins(shift: int) -> None:
+    assert any(form in base64.b64encode(b"p" * shift + VALUE.reveal() + b"behind") for form in _forms(VALUE.reveal()))
+
+
+@pytest.mark.prove(27)
 async def test_a_dump_of_redis_shows_no_value(store: CredentialStore, client: "Redis") -> None:
-    """Nor any half, nor base64 or hex of it; what it does show is on docs/security.md."""
-    await store.put("acme", "openai", "default", VALUE)
+    """12 canaries, whole and by halves; what a dump does show is on docs/security.md."""
+    canaries = [f"sk-canary-{number:02d}-{random.Random(number).getrandbits(128):032x}".encode() for number in range(12)]
+    for number, canary in enumerate(canaries):
+        await store.put("acme" if number % 2 else "", f"provider-{number}", "default", Secret(canary))
     parts = [part for key in await client.keys() for part in (key, await client.dump(key))]
     dump = b"".join(part for part in parts if isinstance(part, bytes))
-    value = VALUE.reveal()
-    for form in (value, value[: len(value) // 2], value[len(value) // 2 :], value.hex().encode(), value[::-1]):
-        assert form not in dump
-    assert b"openai" in dump
+    for canary in canaries:
+        for piece in (canary, canary[:20], canary[20:]):
+            assert not [form for form in _forms(piece) if form in dump]
+    assert b"provider-11" in dump
     assert KEYRING.primary.id.encode() in dump
