@@ -123,7 +123,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file() -> None:
 
 def test_file_that_cannot_be_read_is_a_problem_of_that_file(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
-    large.write_bytes(b"#" * (FILE_BYTES_MAX + 1))
+    large.write_bytes(GOOD.encode() + b"#" * (FILE_BYTES_MAX + 1 - len(GOOD)))
     for path in (tmp_path / "none.yaml", tmp_path, large, Path("a\0b")):
         with pytest.raises(BadConfig) as caught:
             load(path)

@@ -147,3 +147,5 @@ async def test_cancelled_watch_ends(tmp_path: Path) -> None:
         following.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(following, 2)
+    # No thread waits on for a change that nobody wants to hear of: a worker ends at once.
+    await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), BEFORE_POLL_S)
