@@ -22,8 +22,19 @@ def models_matcher(patterns: tuple[str, ...]) -> AllowsModel | None:
     """A test of a whole model name against patterns in which only `*` is special; None when there are no patterns: any model."""
     if not patterns:
         return None
-    alternatives = "|".join(".*".join(re.escape(part) for part in pattern.split("*")) for pattern in patterns)
-    return re.compile(f"(?:{alternatives})", re.DOTALL).fullmatch
+    return re.compile("|".join(map(_glob, patterns)), re.DOTALL).fullmatch
+
+
+def _glob(pattern: str) -> str:
+    """A pattern as a regular expression whose time grows with the text and not with a power of it.
+
+    What stands between two stars is taken where it first fits, and never elsewhere (an atomic group): if the rest fits at all, it
+    fits then. With plain `.*` a client's 256 characters held a worker for 6 s under `*a*a*a*a*b`.
+    """
+    first, *rest = map(re.escape, pattern.split("*"))
+    if not rest:
+        return first
+    return first + "".join(f"(?>.*?{part})" for part in rest[:-1] if part) + f".*{rest[-1]}"
 
 
 @dataclass(frozen=True, slots=True)

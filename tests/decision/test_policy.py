@@ -1,4 +1,8 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extauthz.decision.policy import Policy, models_matcher
 from extauthz.errors import Refusal
@@ -90,6 +94,29 @@ def test_only_the_star_is_special_in_a_pattern(patterns: tuple[str, ...], model:
     matcher = models_matcher(patterns)
     assert matcher is not None
     assert bool(matcher(model)) is allowed
+
+
+@given(st.text("ab*", min_size=1, max_size=7), st.text("ab", max_size=8))
+def test_pattern_allows_what_trying_every_split_allows(pattern: str, model: str) -> None:
+    def allows(pattern: str, model: str) -> bool:
+        if not pattern:
+            return not model
+        if pattern[0] == "*":
+            return any(allows(pattern[1:], model[start:]) for start in range(len(model) + 1))
+        return model[:1] == pattern[0] and allows(pattern[1:], model[1:])
+
+    matcher = models_matcher(("x", pattern))
+    assert matcher is not None
+    assert bool(matcher(model)) is allows(pattern, model)
+
+
+def test_model_of_any_length_is_judged_in_little_time() -> None:
+    matcher = models_matcher(("*" + "a*" * 30 + "b", "*ab*ab*c"))
+    assert matcher is not None
+    start = time.thread_time()
+    assert not matcher("a" * 100_000)
+    assert not matcher("ab" * 50_000 + "a")
+    assert time.thread_time() - start < 1
 
 
 def test_no_patterns_is_no_restriction() -> None:
