@@ -1,0 +1,218 @@
+"""The listener: what a client's request goes through before and after the decision. The order of the filters is the safety here.
+
+1. before routing, and again as the first filter: every header that is ours, and every `x-envoy-` one, is taken from the client;
+2. the body's `model` and the like become dynamic metadata, so that the sidecar needs no body;
+3. ext_authz: the decision;
+4. a chain's credentials and the path move into filter state, and their headers go;
+5. the router, by the chain that the decision named.
+"""
+
+from itertools import product
+
+from extauthz.envoy_config.clusters import (
+    CREDENTIAL_STATE_PREFIX,
+    PATH_STATE,
+    SIDECAR,
+    header_mutation,
+    remove_prefix,
+    with_fallback,
+)
+from extauthz.envoy_config.routes import route_configuration
+from extauthz.envoy_config.yaml_text import Node, duration, typed
+from extauthz.gateway import headers
+from extauthz.gateway.model import Gateway
+
+REQUEST_HEADERS_KIB_MAX = 32
+
+#: The sidecar reads no other header, so Envoy sends it no other.
+_SENT_TO_THE_SIDECAR = (*headers.CLIENT_KEY, headers.CLIENT_TENANT, "x-request-id", "traceparent", "tracestate")
+
+_HOST_STATE = "extauthz.host"
+_ASKED_STATE = "extauthz.asked"
+
+#: No header that can hold a credential, no query, and of dynamic metadata only what the decision wrote for the log.
+_LOGGED = {
+    "time": "%START_TIME%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    # As the client sent them: an attempt has the host and the path of its provider.
+    "host": f"%FILTER_STATE({_HOST_STATE}:PLAIN)%",
+    "path": f"%FILTER_STATE({_ASKED_STATE}:PLAIN)%",
+    "route": "%ROUTE_NAME%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "duration_ms": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "chain": "%UPSTREAM_CLUSTER%",
+    "upstream": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "tenant": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:tenant)%",
+    "key_id": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:key_id)%",
+    "scope": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:scope)%",
+}
+
+
+def listener(gateway: Gateway) -> Node:
+    """The one listener, `envoy.config.listener.v3.Listener`."""
+    return {
+        "name": "gateway",
+        "address": {"socket_address": {"address": gateway.listener.address, "port_value": gateway.listener.port}},
+        # The largest body: json_to_metadata holds it until it has read the model, and more is 413.
+        "per_connection_buffer_limit_bytes": gateway.listener.body_bytes_max,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": _connection_manager(gateway)}]}],
+    }
+
+
+def _connection_manager(gateway: Gateway) -> Node:
+    return typed(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="gateway",
+        codec_type="AUTO",
+        # One spelling of a path: the one that is decided on is the one that is sent.
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        strip_any_host_port=True,
+        strip_trailing_host_dot=True,
+        use_remote_address=True,
+        xff_num_trusted_hops=gateway.listener.trusted_hops,
+        # No address is internal, loopback neither, so no client can choose its request id or give Envoy orders by header. A list
+        # that is empty would mean the private networks.
+        internal_address_config={"unix_sockets": False, "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        generate_request_id=True,
+        preserve_external_request_id=False,
+        server_header_transformation="OVERWRITE",
+        max_request_headers_kb=REQUEST_HEADERS_KIB_MAX,
+        common_http_protocol_options={
+            "idle_timeout": "900s",
+            "max_headers_count": 100,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        http_protocol_options={"accept_http_10": False, "allow_chunked_length": False},
+        http2_protocol_options={
+            "max_concurrent_streams": 256,
+            # In HTTP/2 the window is what bounds a held body, as the buffer limit does in HTTP/1.
+            "initial_stream_window_size": max(gateway.listener.body_bytes_max, 65_535),
+            "initial_connection_window_size": max(gateway.listener.body_bytes_max, 1_048_576),
+            "allow_connect": False,
+        },
+        request_headers_timeout="10s",
+        request_timeout="120s",
+        stream_idle_timeout="300s",
+        upgrade_configs=[],
+        early_header_mutation_extensions=[
+            {
+                "name": "strip",
+                "typed_config": typed(
+                    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=_stripped()
+                ),
+            }
+        ],
+        http_filters=_filters(gateway),
+        route_config=route_configuration(gateway),
+        access_log=[
+            {
+                "name": "stdout",
+                "typed_config": typed(
+                    "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": dict(_LOGGED)}
+                ),
+            }
+        ],
+    )
+
+
+def _stripped() -> list[Node]:
+    return [remove_prefix(headers.INTERNAL_PREFIX), remove_prefix("x-envoy-")]
+
+
+def _filters(gateway: Gateway) -> list[Node]:
+    credentials = {CREDENTIAL_STATE_PREFIX + p.name: f"%REQ({headers.CREDENTIAL_PREFIX}{p.name})%" for p in with_fallback(gateway)}
+    return [
+        header_mutation("strip", _stripped(), [remove_prefix(headers.INTERNAL_PREFIX), {"remove": "set-cookie"}]),
+        _keep("note", {_HOST_STATE: "%REQ(:AUTHORITY)%", _ASKED_STATE: "%PATH(NQ)%"}),
+        {"name": "body", "typed_config": _json_to_metadata()},
+        {"name": "decision", "typed_config": _ext_authz(gateway)},
+        _keep("keep", {PATH_STATE: "%REQ(:PATH)%", **credentials}),
+        header_mutation("hide", [remove_prefix(headers.CREDENTIAL_PREFIX)]),
+        {"name": "router", "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)},
+    ]
+
+
+def _json_to_metadata() -> Node:
+    """`model`, `stream` and `max_tokens` of a JSON body, and whether the model can be trusted to be the one that is meant.
+
+    JSON parsers differ in which of two keys they take, and some ignore case: any other spelling of `model` is reported.
+    """
+
+    def put(key: str, **value: object) -> Node:
+        return {"metadata_namespace": headers.LLM_NAMESPACE, "key": key, **value}
+
+    def field(name: str) -> Node:
+        return {"selectors": [{"key": name}], "on_present": put(name)}
+
+    # `on_present` without a `value`: with one, Envoy takes an absent key for a present one. So what is put is whatever stood there,
+    # and that something was put says that another spelling is there.
+    model = {
+        **field(headers.LLM_MODEL),
+        "on_missing": put(headers.LLM_PROBLEM, value="missing"),
+        "on_error": put(headers.LLM_PROBLEM, value="error"),
+    }
+    spellings = ("".join(letters) for letters in product(*((letter, letter.upper()) for letter in headers.LLM_MODEL)))
+    others = [
+        {"selectors": [{"key": spelling}], "on_present": put(headers.LLM_OTHER_SPELLING)}
+        for spelling in spellings
+        if spelling != headers.LLM_MODEL
+    ]
+    return typed(
+        "envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
+        request_rules={
+            "rules": [model, field("stream"), field("max_tokens"), *others],
+            "allow_content_types": ["application/json"],
+            "allow_content_types_regex": {"regex": r"(?i)application/json\s*(;.*)?"},
+            "allow_empty_content_type": False,
+        },
+    )
+
+
+def _ext_authz(gateway: Gateway) -> Node:
+    return typed(
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        transport_api_version="V3",
+        grpc_service={
+            "envoy_grpc": {
+                "cluster_name": SIDECAR,
+                # A connection that could not be made has carried nothing. Anything else may have been counted: never sent again.
+                "retry_policy": {"retry_on": "connect-failure", "num_retries": 1},
+            },
+            "timeout": duration(gateway.listener.check_timeout_ms),
+        },
+        failure_mode_allow=False,
+        status_on_error={"code": "ServiceUnavailable"},
+        validate_mutations=True,
+        clear_route_cache=True,
+        metadata_context_namespaces=[headers.LLM_NAMESPACE],
+        allowed_headers={"patterns": [{"exact": name} for name in _SENT_TO_THE_SIDECAR]},
+        encode_raw_headers=False,
+        include_peer_certificate=False,
+    )
+
+
+def _keep(name: str, values: Node) -> Node:
+    """A filter that puts values into filter state: no client sees it, and what an attempt changes in the headers is not in it."""
+    states = [
+        {
+            "object_key": key,
+            "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": value}, "omit_empty_values": True},
+            "skip_if_empty": True,
+        }
+        for key, value in values.items()
+    ]
+    return {
+        "name": name,
+        "typed_config": typed("envoy.extensions.filters.http.set_filter_state.v3.Config", on_request_headers=states),
+    }
