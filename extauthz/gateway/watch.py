@@ -27,22 +27,26 @@ DEBOUNCE_MS = 1_000
 POLL_MS = 2_000
 
 
-async def watch(path: Path | str, in_force: str | None = None) -> AsyncGenerator[Gateway | BadConfig, None]:
+async def watch(path: Path | str, known: str | BadConfig | None = None) -> AsyncGenerator[Gateway | BadConfig, None]:
     """Yield once for each content that differs from the one before, until it is closed.
 
     Args:
         path: the gateway file; it need not be there.
-        in_force: the digest of the gateway that the caller has, so that nothing is lost between its `load` and the first look
-            here. None: what the file holds at the first look is taken as known.
+        known: what the caller's own `load` gave: the digest of the gateway, or what was wrong. It is not yielded again, and nothing
+            that changed since is lost. None: whatever the first look finds is yielded.
     """
-    seen = in_force if in_force is not None else (await asyncio.to_thread(_look, path))[0]
+    seen = known if isinstance(known, str) else None
+    told = known.problems if isinstance(known, BadConfig) else ()
     async with aclosing(_occasions(Path(path).parent)) as occasions:
         async for _ in occasions:
             now, content = await asyncio.to_thread(_look, path)
             if now != seen:
                 seen = now
                 # Off the event loop: 500 routes take longer than a Check may wait.
-                yield await asyncio.to_thread(_judge, path, content)
+                found = await asyncio.to_thread(_judge, path, content)
+                if not (isinstance(found, BadConfig) and found.problems == told):
+                    yield found
+                told = ()
 
 
 async def _occasions(folder: Path) -> AsyncGenerator[None, None]:

@@ -35,7 +35,7 @@ class Watched:
 @asynccontextmanager
 async def watched(path: Path) -> AsyncIterator[Watched]:
     """A watch that has begun: its first look has found FREE where the caller had nothing."""
-    async with aclosing(watch(path, in_force="")) as changes:
+    async with aclosing(watch(path, known=None)) as changes:
         watching = Watched(changes)
         assert await watching.next() == "free"
         yield watching
@@ -113,9 +113,33 @@ async def test_change_between_load_and_watch_is_not_lost(tmp_path: Path) -> None
         assert await Watched(changes).next(BEFORE_POLL_S) == "gold"
 
 
+async def test_bad_file_that_is_mended_between_load_and_watch_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(BROKEN)
+    with pytest.raises(BadConfig) as caught:
+        load(path)
+    path.write_text(GOLD)
+    async with aclosing(watch(path, caught.value)) as changes:
+        assert await Watched(changes).next(BEFORE_POLL_S) == "gold"
+
+
+async def test_what_load_said_is_not_said_again(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(BROKEN)
+    with pytest.raises(BadConfig) as caught:
+        load(path)
+    async with aclosing(watch(path, caught.value)) as changes:
+        following = asyncio.ensure_future(Watched(changes).next())
+        await asyncio.wait({following}, timeout=0.3)
+        path.write_text(GOLD)
+        assert await following == "gold"
+
+
 async def test_folder_that_appears_later_is_found(tmp_path: Path) -> None:
     path = tmp_path / "later" / "gateway.yaml"
-    async with aclosing(watch(path)) as changes:
+    with pytest.raises(BadConfig) as caught:
+        load(path)
+    async with aclosing(watch(path, caught.value)) as changes:
         first = asyncio.ensure_future(anext(changes))
         await asyncio.wait({first}, timeout=0.1)
         path.parent.mkdir()
