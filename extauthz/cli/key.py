@@ -20,10 +20,11 @@ from extauthz.cli.record import (
     tenant_id,
 )
 from extauthz.clock import SystemClock
-from extauthz.errors import Malformed
+from extauthz.errors import Malformed, Unavailable
 from extauthz.gateway.names import MODEL_PATTERN, SCOPE_NAME
 from extauthz.gateway.units import parse_duration
 from extauthz.record.keys import create_key, list_keys, revoke_key
+from extauthz.secret import Secret
 from extauthz.settings import read_record
 from extauthz.tenants.api_key import key_id_of, mint
 from extauthz.tenants.documents import KeyDocument
@@ -85,11 +86,12 @@ def create(
         name=name,
     )
     on_record(settings, lambda server: create_key(server, document))
-    if as_json:
-        output.as_json({**_plain(document), "key": key.reveal().decode()})
-        return
-    output.note(f"key {key_id} of tenant {document.tenant_id} created; it is shown only this once:")
-    output.line(key.reveal().decode())
+    try:
+        _show_once(document, key, as_json=as_json)
+    except OSError as error:
+        output.drop()
+        on_record(settings, lambda server: revoke_key(server, key_id))
+        raise Unavailable(f"the key could not be written to standard output ({error.strerror}), so it is revoked") from error
 
 
 @app.command("list")
@@ -128,6 +130,16 @@ def revoke(
         output.as_json({**_plain(document), "replicas": published.replicas, "replicas_with_it": published.replicas_with_it})
     else:
         output.line(in_force(published, f"key {document.key_id} of tenant {document.tenant_id}", "revoked"))
+
+
+def _show_once(document: KeyDocument, key: Secret, *, as_json: bool) -> None:
+    """Raises OSError when standard output does not take it."""
+    if as_json:
+        output.as_json({**_plain(document), "key": key.reveal().decode()})
+    else:
+        output.note(f"key {document.key_id} of tenant {document.tenant_id} created; it is shown only this once:")
+        output.line(key.reveal().decode())
+    output.flush()
 
 
 def _names(scopes: list[str], providers: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -42,7 +42,13 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """What the installed `extauthz` runs."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        output.flush()
+    except OSError as error:
+        code = _not_shown(error)
+        output.drop()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -59,7 +65,15 @@ def run(arguments: list[str]) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except OSError as error:
+        # Errors of Redis and of files are mapped where they appear; what is left is what could not be shown.
+        return _not_shown(error)
     return 0
+
+
+def _not_shown(error: OSError) -> int:
+    output.error(f"error: the output could not be written: {error.strerror}")
+    return EXIT_FAILED
 
 
 def build(name: str | None) -> typer.Typer:

@@ -5,8 +5,10 @@ come from somebody else (a key's name), so nothing unprintable reaches a termina
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -24,6 +26,17 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """One line on standard error for people, beside what a script reads from standard output."""
     error(text)
+
+
+def flush() -> None:
+    """Hand over what is still held back. Raises OSError when nobody takes it: a full disk, a closed pipe."""
+    sys.stdout.flush()
+
+
+def drop() -> None:
+    """Forget what is still held back, so that the end of the process does not try it again."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def document(text: str) -> None:

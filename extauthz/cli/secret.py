@@ -85,6 +85,8 @@ def _whom(tenant: str | None, name: str | None, platform: str | None) -> tuple[s
 
 def _value(prompt: str) -> Secret:
     """From a terminal without echo, else from standard input, no more than one byte more than is allowed and its line end."""
+    if sys.stdin is None:
+        raise Malformed("there is no standard input to read the credential from")
     if sys.stdin.isatty():
         return typed_value(getpass.getpass(prompt).encode())
     return typed_value(sys.stdin.buffer.read(VALUE_BYTES_MAX + 3))
