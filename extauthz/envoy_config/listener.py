@@ -53,6 +53,7 @@ _LOGGED = {
     "tenant": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:tenant)%",
     "key_id": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:key_id)%",
     "scope": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:scope)%",
+    "refused": f"%DYNAMIC_METADATA({headers.EXT_AUTHZ_NAMESPACE}:refused)%",
 }
 
 

@@ -1,7 +1,7 @@
 """A configuration as YAML text that Envoy reads as it was meant. Knows nothing of what the configuration says.
 
 Envoy's YAML reader takes `y`, `n`, `1e5` and the like for booleans and numbers, also as keys, so a provider called `n` would
-become `false`. Hence every string is quoted unless it is plainly a word.
+become `false`. Hence every string is quoted unless it begins with a letter and is plainly a name.
 """
 
 import re
@@ -13,8 +13,8 @@ import yaml
 Node: TypeAlias = dict[str, Any]
 
 _TYPE_URL = "type.googleapis.com/"
-_PLAIN = re.compile(r"[A-Za-z@][A-Za-z_.]+(/[A-Za-z_.]+)*")
-_NOT_WORDS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "inf", "nan"})
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_NOT_NAMES = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "inf", "nan"})
 
 
 def typed(message: str, **fields: Any) -> Node:
@@ -37,7 +37,7 @@ class _Dumper(yaml.SafeDumper):
 def _string(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     if "\n" in value:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|")
-    plain = _PLAIN.fullmatch(value) is not None and value.lower() not in _NOT_WORDS
+    plain = _PLAIN.fullmatch(value) is not None and value.lower() not in _NOT_NAMES
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
 
