@@ -10,6 +10,7 @@ import yaml
 
 from demo.envoy_server import binary
 from extauthz.cli.main import run
+from extauthz.envoy_config.check import check_text
 from extauthz.envoy_config.clusters import chains
 from extauthz.envoy_config.render import bootstrap, render
 from extauthz.gateway.load import load
@@ -23,20 +24,20 @@ UNIX = [Listen("/run/x.sock.0"), Listen("/run/x.sock.1")]
 
 
 def validate(configuration: str, folder: Path) -> None:
-    """Envoy takes it, and has nothing to say against any field."""
+    """Envoy takes it and has nothing to say against any field, and `envoy-check` finds nothing unsafe."""
     file = folder / "envoy.yaml"
     file.write_text(configuration)
     done = subprocess.run([binary(), "--mode", "validate", "-c", file], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line for line in done.stderr.splitlines() if "][warning]" in line] == []
+    assert check_text(configuration, str(file)) == []
 
 
 def test_the_example_is_what_the_command_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["envoy-config", "--config", str(EXAMPLE), "--listen", EXAMPLE_LISTEN]) == 0
     written = capsys.readouterr().out
-    assert written == Path("envoy/envoy.yaml").read_text(), (
-        f"extauthz envoy-config --config {EXAMPLE} --listen {EXAMPLE_LISTEN} > envoy/envoy.yaml"
-    )
+    again = f"extauthz envoy-config --config {EXAMPLE} --listen {EXAMPLE_LISTEN} > envoy/envoy.yaml"
+    assert written == Path("envoy/envoy.yaml").read_text(), again
     validate(written, tmp_path)
 
 
