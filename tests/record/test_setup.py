@@ -1,6 +1,8 @@
 """A Redis becomes a record once, when it is empty; one with holes is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,9 +10,10 @@ from demo.redis_server import RedisServer
 from extauthz import keyspace
 from extauthz.errors import BadConfig, Unavailable
 from extauthz.record.keys import create_key
-from extauthz.record.server import Conflict, Emptied, Server
+from extauthz.record.server import Command, Conflict, Emptied, Server
 from extauthz.record.setup import prepare
 from extauthz.record.tenants import change_tenant, create_tenant, list_tenants, read_tenant
+from extauthz.secret import Secret
 from tests.record.records import BreakingServer, contents, new_key, server_at, tenant
 
 MARKERS = {keyspace.marker(number) for number in range(keyspace.PARTITIONS)}
@@ -38,6 +41,24 @@ async def test_a_setup_cut_off_anywhere_is_finished_by_the_next(redis_url: str, 
                 await prepare(breaking)
         await prepare(server)
         assert set(await contents(server)) == MARKERS | {keyspace.server_identity()}
+
+
+async def test_a_setup_that_another_overtakes_is_no_loss(redis_url: str, server: Server) -> None:
+    """The other one finishes between the first question and the scan."""
+
+    class Overtaken(Server):
+        is_first = True
+
+        async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+            replies = await super().execute_all(commands)
+            if self.is_first:
+                self.is_first = False
+                await create_tenant(server, tenant("other"))
+            return replies
+
+    async with Overtaken(Secret(redis_url.encode())) as overtaken:
+        await create_tenant(overtaken, tenant())
+    assert [document.tenant_id for document in await list_tenants(server)] == ["acme", "other"]
 
 
 async def test_what_sidecars_wrote_into_an_empty_redis_is_no_record(server: Server) -> None:
