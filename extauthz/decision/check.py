@@ -252,6 +252,8 @@ class Checker:
             if mode.share <= 0 or not passage.prepared.rules or now - identity.confirmed_at > UNCONFIRMED_S:
                 raise
             return self._local_share.take(passage.prepared.rules, mode.share, mode.sidecars, now)
+        if type(reply) is not list:  # bytes can be indexed too, and zeros would read as an admission
+            raise Unavailable("the admission script's reply has not its form")
         if reply[0] != STALE:
             identity.confirmed_at = now
         return reply

@@ -4,6 +4,7 @@ A provider is no candidate when its breaker is open, when another sidecar holds 
 tenant's own breaker for it is open, or when this tenant has no credential for it. The platform's key never stands in.
 """
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,7 @@ from extauthz.breaker.states import CLOSED, HALF_OPEN
 from extauthz.credentials.store import SecretRef
 from extauthz.decision import refusals
 from extauthz.decision.decision import Link
-from extauthz.errors import ExtauthzError, Missing, Unavailable
+from extauthz.errors import Missing, Unavailable
 from extauthz.gateway.model import Provider
 from extauthz.secret import Secret
 from extauthz.tenants.cache import Identity
@@ -95,7 +96,7 @@ class Chooser:
 
         Raises:
             Refusal: no_credential when the tenant has none for any provider; no_provider when those it has are down.
-            Unavailable: the first provider's credential exists and cannot be opened now.
+            Unavailable: the first provider's credential cannot be had now; another provider is no answer to that.
         """
         refs = {
             provider: SecretRef(identity.tenant.tenant_id, provider, name, version)
@@ -106,7 +107,6 @@ class Chooser:
             raise refusals.no_credential(identity.tenant.tenant_id, route)
         states = self._breakers.states
         probe: bytes | None = None
-        failed: Unavailable | None = None
         links: list[Link] = []
         valid_until = now + PLAIN_S
         for provider in having:
@@ -127,24 +127,27 @@ class Chooser:
                     continue
                 try:
                     link = await self._first(provider, refs)
-                except (Missing, Unavailable) as error:
+                except BaseException:
                     await self._give_back(provider, probe, deadline)
-                    probe, failed = None, _unavailable(error)
-                    continue
+                    raise
             links.append(link)
             if link.credential is not None:
                 valid_until = min(valid_until, self._credentials.fresh_until(refs[provider.name]))
         if links:
             return Chain(tuple(links), valid_until, probe)
-        if failed is not None:
-            raise failed
         raise refusals.no_provider(route, 1_000)
 
     async def _first(self, provider: Provider, refs: dict[str, SecretRef]) -> Link:
         if provider.is_internal:
             return Link(provider, None)
         ref = refs[provider.name]
-        return Link(provider, self._credentials.in_memory(ref) or await self._credentials.fetch(ref))
+        credential = self._credentials.in_memory(ref)
+        if credential is None:
+            try:
+                credential = await self._credentials.fetch(ref)
+            except Missing as error:
+                raise Unavailable("the tenant's document names a credential that no store holds") from error
+        return Link(provider, credential)
 
     def _fallback(self, provider: Provider, refs: dict[str, SecretRef]) -> Link | None:
         if provider.is_internal:
@@ -158,10 +161,5 @@ class Chooser:
 
     async def _give_back(self, provider: Provider, probe: bytes | None, deadline: float) -> None:
         if probe is not None:
-            await self._probes.release(provider.name, probe, deadline)
-
-
-def _unavailable(error: ExtauthzError) -> Unavailable:
-    if isinstance(error, Unavailable):
-        return error
-    return Unavailable("the tenant's document names a credential that no store holds")
+            with contextlib.suppress(Unavailable):  # the lease ends by itself
+                await self._probes.release(provider.name, probe, deadline)

@@ -8,6 +8,7 @@ first, so the cache needs no expiry to be right, only a bound to be small.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from extauthz import keyspace
@@ -82,25 +83,25 @@ class Identities:
             del self._unknown[digest]
         task = self._loading.get(digest)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._read(digest, key_id))
+            task = asyncio.get_running_loop().create_task(self._load(digest, key_id))
             self._loading[digest] = task
-            task.add_done_callback(lambda done: self._loaded(digest, done))
+            task.add_done_callback(partial(self._loading.pop, digest))
         return await asyncio.shield(task)
 
-    def _loaded(self, digest: bytes, task: asyncio.Task[Identity]) -> None:
-        del self._loading[digest]
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            if len(self._held) >= self._held_max and digest not in self._held:
-                del self._held[next(iter(self._held))]
-            self._held[digest] = task.result()
-        elif isinstance(error, Missing):
+    async def _load(self, digest: bytes, key_id: str) -> Identity:
+        """Read and remember; what is not remembered is not answered either."""
+        try:
+            identity = await self._read(digest, key_id)
+        except Missing:
             self._held.pop(digest, None)
             if len(self._unknown) >= UNKNOWN_MAX:
                 del self._unknown[next(iter(self._unknown))]
             self._unknown[digest] = self._now() + UNKNOWN_S
+            raise
+        if len(self._held) >= self._held_max and digest not in self._held:
+            del self._held[next(iter(self._held))]
+        self._held[digest] = identity
+        return identity
 
     async def _read(self, digest: bytes, key_id: str) -> Identity:
         index, marker = await self._redis.execute(
@@ -152,6 +153,8 @@ class Identities:
             keyspace.key_epoch(tenant.tenant_id, key.key_id),
             deadline=deadline,
         )
+        if type(epochs) is not list or len(epochs) != 2:
+            raise Unavailable("the reply to MGET has not its form")
         if epochs != [tenant.epoch, key.epoch]:
             return False
         identity.confirmed_at = asked_at
