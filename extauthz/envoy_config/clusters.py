@@ -23,6 +23,9 @@ CREDENTIAL_STATE_PREFIX = "extauthz.credential."
 PATH_STATE = "extauthz.path"
 #: Namespace of the endpoints' metadata: per credential header the filter state to take it from, and the base path.
 ENDPOINT_NAMESPACE = "extauthz"
+#: Between the header mutation and templates/path.lua, nowhere else.
+_ASKED_PATH = headers.INTERNAL_PREFIX + "path"
+_BASE_PATH = headers.INTERNAL_PREFIX + "base"
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 #: Enough that Envoy's own limits are never what refuses: limits are the sidecar's, and a provider's are its own.
 CONCURRENT_MAX = 65_536
@@ -179,7 +182,8 @@ def _attempt_headers(chain: tuple[Provider, ...], all_credentials: Sequence[str]
     mutations += [{"remove": name} for name in (headers.CLIENT_TENANT, *_ABOUT_THE_CLIENT)]
     mutations.append(remove_prefix("x-envoy-"))
     if chain[0].is_internal:
-        mutations += [{"remove": headers.CHAIN}, remove_prefix(headers.CREDENTIAL_PREFIX)]
+        mutations += [{"remove": name} for name in (headers.CHAIN, _ASKED_PATH, _BASE_PATH)]
+        mutations.append(remove_prefix(headers.CREDENTIAL_PREFIX))
     else:
         mutations.append(remove_prefix(headers.INTERNAL_PREFIX))
     if len(chain) > 1:
@@ -188,8 +192,8 @@ def _attempt_headers(chain: tuple[Provider, ...], all_credentials: Sequence[str]
             for name in sorted(own)
         ]
     if any(provider.base_path for provider in chain):
-        mutations.append(append("x-extauthz-path", f"%FILTER_STATE({PATH_STATE}:PLAIN)%"))
-        mutations.append(append("x-extauthz-base", f"%UPSTREAM_METADATA({ENDPOINT_NAMESPACE}:base)%"))
+        mutations.append(append(_ASKED_PATH, f"%FILTER_STATE({PATH_STATE}:PLAIN)%"))
+        mutations.append(append(_BASE_PATH, f"%UPSTREAM_METADATA({ENDPOINT_NAMESPACE}:base)%"))
     return header_mutation("attempt", mutations)
 
 

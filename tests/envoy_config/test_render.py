@@ -59,7 +59,7 @@ SHAPES: dict[str, tuple[Sequence[Provider], Sequence[Route], Sequence[Listen]]] 
     "tls and not": (
         [gateways.provider("a", 443, host="a.test", tls=True), gateways.provider("b", host="b.test", credential_header="x-k")],
         [gateways.route("r", "/v1/{a}/{b}.x", "b", "a", methods=("GET", "POST"))],
-        [Listen(host="sidecar.test", port=9000), *UNIX],
+        [Listen(host="localhost", port=9000), *UNIX],
     ),
     "internal": (
         [gateways.internal("a", base_path="/x"), gateways.internal("b", 443, tls=True, host="b.test"), gateways.internal("c")],
