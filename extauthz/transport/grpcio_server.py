@@ -169,8 +169,9 @@ async def _abort(context: Any, path: str, error: BaseException, on_bug: OnBug) -
     if isinstance(error, grpc.aio.AbortError):
         return
     is_ours = isinstance(error, (ExtauthzError, TimeoutError)) and not isinstance(error, Refusal)
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and (context.cancelled() or context.done()):
-        return
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        return  # by the client, the deadline or the end of the server; a handler's own CancelledError is a bug
     if not is_ours:
         on_bug(path, error)
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):

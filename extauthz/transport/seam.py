@@ -4,6 +4,11 @@ A handler gets the message without its gRPC frame and the deadline as a time of 
 and returns the answer's bytes. It may be cancelled at any await; then nothing is sent. It may raise: the table below says which
 gRPC status each error of `errors.py` becomes, and every other exception is a bug, logged once with its traceback and answered
 INTERNAL. A handler that returns no bytes at all is answered INTERNAL as well: to Envoy an empty answer is an allow.
+
+A unary handler may run without an asyncio task: the fast transport begins it in the middle of the read that brought its message and
+lets each future it awaits resume it. Futures, locks, queues, `asyncio.sleep`, `gather` and `shield` work as always; what asks for the
+current task does not (`asyncio.timeout`, `TaskGroup`, anyio). A handler that needs these wraps that work in a task of its own and
+awaits it: `await asyncio.create_task(work())`; a cancelled handler cancels the task it awaits. Streaming handlers run in tasks.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
