@@ -120,6 +120,8 @@ def test_when_the_clock_steps_back_a_probe_decides(breaker: RealBreaker) -> None
     fail(breaker, FAILURES_TO_OPEN)
     assert breaker.state(T0 - 1) == HALF_OPEN
     assert breaker.acquire("t", T0 - 3_600_000)
+    assert breaker.outcome(success=True, now_ms=T0 - 3_600_000) == CLOSED
+    assert breaker.state(T0) == CLOSED
 
 
 def test_what_nobody_touches_is_forgotten_a_day_after_its_time(breaker: RealBreaker) -> None:
@@ -144,3 +146,7 @@ def test_a_closed_or_reopened_breaker_has_no_lease_left(breaker: RealBreaker) ->
         assert breaker.acquire("t", T0 + 1_000)
         breaker.outcome(success=success, now_ms=T0 + 1_000)
         assert breaker.client.exists(PROBE_KEY) == 0
+    breaker.open_by_hand(1_000, T0)
+    assert breaker.acquire("t", T0 + 1_000)
+    breaker.open_by_hand(1_000, T0 + 2_000)
+    assert breaker.client.exists(PROBE_KEY) == 0
