@@ -91,8 +91,9 @@ class Credentials:
         #: In the order in which they were fetched. Keys are plain tuples, equal to their references, for the collector's sake.
         self._opened: dict[tuple[str, str, str, int], _Opened] = {}
         self._opened_bytes = 0
-        #: Until when a refusal is repeated without asking, in the order in which they came.
-        self._refused: dict[SecretRef, tuple[float, ExtauthzError]] = {}
+        #: Until when a refusal is repeated without asking, its kind and text, in the order in which they came. No exceptions: one
+        #: that is kept and raised again keeps the frames of who caught it.
+        self._refused: dict[SecretRef, tuple[float, type[Missing | DoesNotOpen], str]] = {}
         #: The fetch whose answer will be remembered. `forget` takes it out; the task itself goes on for those who wait.
         self._under_way: dict[SecretRef, asyncio.Task[Secret | ExtauthzError]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -121,7 +122,7 @@ class Credentials:
             return found
         refusal = self._refused.get(ref)
         if refusal is not None and refusal[0] > self._now():
-            raise refusal[1].with_traceback(None)
+            raise refusal[1](refusal[2])
         task = self._begin(ref)
         opened = self._opened.get(ref)
         if opened is not None and opened.is_doubtful and opened.served_until > self._now():
@@ -212,7 +213,8 @@ class Credentials:
             self._refused.pop(ref, None)
             while len(self._refused) >= bounds.entries_max:
                 del self._refused[next(iter(self._refused))]
-            self._refused[ref] = (self._now() + bounds.refused_s, outcome)
+            kind = Missing if isinstance(outcome, Missing) else DoesNotOpen
+            self._refused[ref] = (self._now() + bounds.refused_s, kind, str(outcome))
             return outcome
         opened = self._opened.get(ref)
         now = self._now()

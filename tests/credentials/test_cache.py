@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -250,6 +251,29 @@ async def test_what_does_not_open_is_unavailable_and_told_once_a_second() -> Non
     bench.credentials.fetch_in_background(REF)
     await _settled()
     assert bench.alarms == [(REF, "refused")] * 2
+
+
+@pytest.mark.parametrize("error", [Missing("none"), DoesNotOpen("refused")], ids=repr)
+async def test_a_refusal_that_is_remembered_keeps_nothing_of_who_was_refused(error: ExtauthzError) -> None:
+    """An exception that is kept holds the frames of a request, and with them its key."""
+    bench = Bench()
+    bench.shelf.holds[REF] = error
+
+    class Request:
+        pass
+
+    async def asked() -> "weakref.ref[Request]":
+        request = Request()
+        with pytest.raises(type(error)):
+            await bench.credentials.fetch(REF)
+        return weakref.ref(request)
+
+    requests = [await asked() for _ in range(3)]
+    error.__traceback__ = None  # the shelf keeps this one
+    gc.collect()
+    assert len(bench.credentials._refused) == 1
+    assert [request() for request in requests] == [None] * 3
+    assert bench.shelf.asked == [REF]
 
 
 async def test_a_bug_in_a_source_is_an_error_and_the_next_asks_again() -> None:
