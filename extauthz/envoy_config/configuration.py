@@ -110,7 +110,7 @@ class Configuration:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """Every route of the route tables."""
-        return tuple(Route(part) for table in self.route_tables for part in table.walk() if _is_route(part))
+        return tuple(Route(part) for table in self.route_tables for part in table.walk() if is_route(part))
 
     @cached_property
     def clusters(self) -> tuple[Part, ...]:
@@ -149,7 +149,8 @@ def _manager(part: Part) -> Manager:
     return Manager(part, filters_of(part.get("http_filters")))
 
 
-def _is_route(part: Part) -> bool:
+def is_route(part: Part) -> bool:
+    """Whether this is a route: a match, and what is done with the requests that match."""
     return bool(part.get("match")) and any(
         part.get(name) for name in ("route", "redirect", "direct_response", "filter_action", "non_forwarding_action")
     )

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,7 @@ import yaml
 from extauthz.errors import BadConfig, Problem
 
 #: A rendered configuration of 100 routes has about 30,000 parts. Aliases can multiply a small file; this ends it.
-PARTS_MAX = 2_000_000
+PARTS_MAX = 500_000
 FILE_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 120
 
@@ -24,8 +25,14 @@ _TRUE = ("true", "yes", "on", "y")
 _FALSE = ("false", "no", "off", "n")
 #: Plain words that one YAML reader takes for a text and another for true or false.
 AMBIGUOUS = (*_TRUE[1:], *_FALSE[1:])
+_WORD = re.compile(r"_([a-z0-9])")
 _DURATION = re.compile(r"(-?\d+(?:\.\d+)?)s")
 _STRUCT_TYPES = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
+
+
+@cache
+def _spellings(name: str) -> tuple[str, str]:
+    return name, _WORD.sub(lambda match: match[1].upper(), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +60,14 @@ class Part:
         """What lies at this path of field names. Absent: a false part on the line of the last one that is there."""
         part = self
         for name in names:
-            camel = re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
-            found = [value for key, value in part.entries() if key.value in (name, camel)]
+            if not isinstance(part.node, yaml.MappingNode):
+                return Part(None, part.line)
+            spelt = _spellings(name)
+            found = [(key, value) for key, value in part.node.value if key.value in spelt]
             if not found:
                 return Part(None, part.line)
-            part = found[-1]
+            key, value = found[-1]
+            part = Part(value, key.start_mark.line + 1)
         return part
 
     def items(self) -> Iterator["Part"]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.envoy_server import binary
 from extauthz.cli.main import COMMANDS
 from extauthz.envoy_config.check import check_text
 from extauthz.envoy_config.render import render
@@ -126,10 +126,9 @@ def test_what_is_rendered_for_it_is_safe_and_envoy_takes_it(tmp_path: Path) -> N
     listens = [own for mine in worker_listens([parse_listen("unix:/run/extauthz/extauthz.sock")], 2) for own in mine]
     text = render(load(GATEWAY), listens)
     assert check_text(text, "envoy.yaml") == []
-    envoy = shutil.which("envoy") or str(BIN / "envoy")
     (tmp_path / "envoy.yaml").write_text(text)
     ran = subprocess.run(
-        [envoy, "--mode", "validate", "-c", str(tmp_path / "envoy.yaml")], capture_output=True, text=True, check=False
+        [str(binary()), "--mode", "validate", "-c", str(tmp_path / "envoy.yaml")], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr[-800:]
 

@@ -30,10 +30,15 @@ def appended_upstream(configuration: Configuration, _: Options) -> Iterator[Foun
 
 def unverified_sidecar(configuration: Configuration, _: Options) -> Iterator[Found]:
     for cluster in configuration.sidecar_clusters():
-        socket = cluster.get("transport_socket", "typed_config")
-        if socket.type_name == _TLS:
-            yield from _unverified(socket.body.get("common_tls_context"), socket.line)
-        elif not socket:
+        sockets = [
+            cluster.get("transport_socket"),
+            *(part.get("transport_socket") for part in cluster.get("transport_socket_matches").items()),
+        ]
+        # A socket may wrap another: a proxy protocol around TLS.
+        contexts = [[part for part in socket.walk() if part.type_name == _TLS] for socket in sockets if socket]
+        for part in (part for found in contexts for part in found):
+            yield from _unverified(part.body.get("common_tls_context"), part.line)
+        if not contexts or not all(contexts):
             yield from _plain(cluster)
     for each in configuration.all_ours():
         google = each.body.get("grpc_service", "google_grpc")

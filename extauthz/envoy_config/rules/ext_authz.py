@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from extauthz.envoy_config.configuration import EXT_AUTHZ_PER_ROUTE, FILTER_CONFIG, Configuration, Manager
+from extauthz.envoy_config.configuration import (
+    EXT_AUTHZ_PER_ROUTE,
+    FILTER_CONFIG,
+    HTTP_OPTIONS,
+    Configuration,
+    Manager,
+    Route,
+    is_route,
+)
 from extauthz.envoy_config.document import Part
 from extauthz.envoy_config.rules.rule import Found, Options, Rule
 
@@ -50,8 +58,16 @@ def _timeout_s(action: Part) -> float:
 def enabled_without_deny(configuration: Configuration, _: Options) -> Iterator[Found]:
     for each in configuration.all_ours():
         for name in ("filter_enabled", "filter_enabled_metadata"):
-            if (part := each.body.get(name)) and not each.body.get("deny_at_disable").is_true:
+            part = each.body.get(name)
+            if part and not _is_whole(part) and not each.body.get("deny_at_disable").is_true:
                 yield part.line, f"{name} without deny_at_disable"
+
+
+def _is_whole(enabled: Part) -> bool:
+    """Whether a fraction is all of the requests, and no runtime key can change it."""
+    value = enabled.get("default_value")
+    of = {"": 100, "HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(value.get("denominator").text)
+    return not enabled.get("runtime_key") and value.get("numerator").number == of
 
 
 def disabled_per_route(configuration: Configuration, _: Options) -> Iterator[Found]:
@@ -59,10 +75,9 @@ def disabled_per_route(configuration: Configuration, _: Options) -> Iterator[Fou
         for each in manager.ours:
             if (part := each.part.get("disabled")).is_true:
                 yield part.line, "the ext_authz filter is disabled unless a route enables it"
-    exact = {id(below.node) for route in configuration.routes if route.is_exact for below in route.part.walk()}
     for table in configuration.route_tables:
-        for part in table.walk():
-            if id(part.node) not in exact and (disabled := disabled_here(configuration, part)):
+        for part in table.walk(lambda each: is_route(each) and Route(each).is_exact):
+            if disabled := disabled_here(configuration, part):
                 yield disabled.line, "ext_authz is disabled for more than one exact path"
 
 
@@ -92,17 +107,21 @@ def _clearing_after_ours(manager: Manager) -> Iterator[Found]:
         elif each.type_name.endswith(".ext_proc.v3.ExternalProcessor") and action.text not in ("RETAIN", "2"):
             if not each.body.get("disable_clear_route_cache").is_true:
                 yield each.part.line, f"{each.name}, after ext_authz, may clear the route cache"
+        elif each.type_name.endswith(".grpc_json_transcoder.v3.GrpcJsonTranscoder"):
+            if not each.body.get("match_incoming_request_route").is_true:
+                yield each.part.line, f"{each.name}, after ext_authz, chooses the route again"
         elif each.type_name.endswith(".lua.v3.Lua") and not each.body.get("clear_route_cache").is_false:
             yield each.part.line, f"{each.name}, after ext_authz, clears the route cache when it changes a header"
 
 
 def retries_of_the_check(configuration: Configuration, _: Options) -> Iterator[Found]:
-    for each in configuration.all_ours():
-        service = each.body.get("grpc_service")
-        for policy in (service.get("retry_policy"), service.get("envoy_grpc", "retry_policy")):
-            retry_on = policy.get("retry_on")
-            if unsafe := sorted({word.strip() for word in retry_on.text.split(",")} - SAFE_RETRIES - {""}):
-                yield retry_on.line, f"the call to the sidecar is repeated on {', '.join(unsafe)}"
+    services = [each.body.get("grpc_service") for each in configuration.all_ours()]
+    policies = [service.get(*where, "retry_policy") for service in services for where in ((), ("envoy_grpc",))]
+    options = (part for cluster in configuration.sidecar_clusters() for part in cluster.walk() if part.type_name == HTTP_OPTIONS)
+    policies += [part.body.get("retry_policy") for part in options]
+    for retry_on in (policy.get("retry_on") for policy in policies):
+        if unsafe := sorted({word.strip() for word in retry_on.text.split(",")} - SAFE_RETRIES - {""}):
+            yield retry_on.line, f"the call to the sidecar is repeated on {', '.join(unsafe)}"
 
 
 def validate_mutations(configuration: Configuration, _: Options) -> Iterator[Found]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from extauthz.envoy_config.configuration import Configuration, Manager
+from extauthz.envoy_config.configuration import FILTER_CONFIG, Configuration, Manager
 from extauthz.envoy_config.document import Part
 from extauthz.envoy_config.rules.header_mutation import EARLY_MUTATION, MUTATION, removes
 from extauthz.envoy_config.rules.rule import Found, Options, Rule
@@ -44,6 +44,10 @@ def internal_headers(configuration: Configuration, _: Options) -> Iterator[Found
     named = {name.lower() for part in configuration.parts for name in _CREDENTIAL_NAME.findall(part.text)}
     for manager in configuration.managers:
         place, mutations = _first_mutations(manager)
+        for part in configuration.parts:
+            off = part.get("typed_per_filter_config", place.get("name").text)
+            if off.type_name == FILTER_CONFIG and off.get("disabled").is_true:
+                yield off.line, f"the filter {place.get('name').text}, which removes {everything}, is disabled"
         if any(removes(mutation, everything) for mutation in mutations):
             continue
         wanted = {headers.CHAIN, *headers.IDENTITY, *named}
@@ -61,7 +65,7 @@ def _first_mutations(manager: Manager) -> tuple[Part, tuple[Part, ...]]:
         if typed.type_name == EARLY_MUTATION:
             return part, tuple(typed.body.get("mutations").items())
     first = manager.filters[0]
-    if first.type_name != MUTATION:
+    if first.type_name != MUTATION or first.part.get("disabled").is_true:
         return first.part, ()
     return first.part, tuple(first.body.get("mutations", "request_mutations").items())
 

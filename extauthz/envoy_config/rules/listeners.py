@@ -16,9 +16,10 @@ _BUFFERING = (
 
 
 def admin_address(configuration: Configuration, _: Options) -> Iterator[Found]:
-    address = configuration.document.get("admin", "address", "socket_address", "address")
-    if address and not is_loopback(address.text):
-        yield address.line, f"the admin port listens on {address.text}"
+    for part in configuration.parts:
+        address = part.get("admin", "address", "socket_address", "address")
+        if address and not is_loopback(address.text):
+            yield address.line, f"the admin port listens on {address.text}"
 
 
 def is_loopback(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rules about what access logs and traces write down."""
+"""Rules about what access logs, traces and responses tell."""
 
 import re
 from collections.abc import Iterator
@@ -27,18 +27,23 @@ def _is_credential(header: str) -> bool:
     return name in headers.CLIENT_CREDENTIALS or name in PROVIDER_CREDENTIALS or name.startswith(headers.CREDENTIAL_PREFIX)
 
 
-def _loggers(configuration: Configuration) -> Iterator[Part]:
-    return (part.body for part in configuration.parts if _LOGGERS in part.type_name and not part.type_name.endswith("Filter"))
+def _writers(configuration: Configuration) -> Iterator[tuple[str, Part]]:
+    """Everything that writes request data where somebody else reads it, and how a finding begins."""
+    for part in configuration.parts:
+        if _LOGGERS in part.type_name and not part.type_name.endswith("Filter"):
+            yield "an access log writes", part.body
+        for name in ("response_headers_to_add", "response_mutations", "local_reply_config", "body_format"):
+            if part.get(name):
+                yield "a response carries", part.get(name)
 
 
 def logged_credentials(configuration: Configuration, _: Options) -> Iterator[Found]:
-    for logger in _loggers(configuration):
-        named = {id(part.node) for part in logger.get("additional_request_headers_to_log").items()}
-        named |= {id(part.node) for part in logger.get("common_config", "additional_request_headers_to_log").items()}
-        for part in logger.walk():
+    for begin, writer in _writers(configuration):
+        named = {id(part.node) for part in writer.get("additional_request_headers_to_log").items()}
+        for part in writer.walk():
             names = [part.text] if id(part.node) in named else list(_headers_in(part.text))
             if found := sorted({name.lower() for name in names if _is_credential(name)}):
-                yield part.line, f"an access log writes the header {', '.join(found)}"
+                yield part.line, f"{begin} the header {', '.join(found)}"
     for part in configuration.parts:
         for tag in part.get("custom_tags").items():
             name = tag.get("request_header", "name")
@@ -58,13 +63,13 @@ def _headers_in(text: str) -> Iterator[str]:
 
 def logged_namespaces(configuration: Configuration, _: Options) -> Iterator[Found]:
     namespaces, states = _carrying(configuration)
-    for logger in _loggers(configuration):
-        listed = {id(part.node) for part in logger.get("common_config", "filter_state_objects_to_log").items()}
-        for part in logger.walk():
+    for begin, writer in _writers(configuration):
+        listed = {id(part.node) for part in writer.get("common_config", "filter_state_objects_to_log").items()}
+        for part in writer.walk():
             if id(part.node) in listed and part.text in states:
-                yield part.line, f"an access log writes the filter state {part.text}"
+                yield part.line, f"{begin} the filter state {part.text}"
             for name in _credential_places(part.text, namespaces, states):
-                yield part.line, f"an access log writes {name}"
+                yield part.line, f"{begin} {name}"
 
 
 def _carrying(configuration: Configuration) -> tuple[set[str], set[str]]:

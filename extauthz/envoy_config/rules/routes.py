@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 
-from extauthz.envoy_config.configuration import Configuration
+from extauthz.envoy_config.configuration import Configuration, is_route
 from extauthz.envoy_config.rules.ext_authz import disabled_here
 from extauthz.envoy_config.rules.rule import Found, Options, Rule
 
 
 def mirrors(configuration: Configuration, _: Options) -> Iterator[Found]:
-    unchecked = {id(route.action.node) for route in configuration.routes if disabled_here(configuration, route.part)}
     for table in configuration.route_tables:
-        for part in table.walk():
+        for part in table.walk(lambda each: is_route(each) and bool(disabled_here(configuration, each))):
             policies = part.get("request_mirror_policies")
-            if any(True for _ in policies.items()) and id(part.node) not in unchecked:
+            if any(True for _ in policies.items()):
                 yield policies.line, "requests are mirrored"
 
 
