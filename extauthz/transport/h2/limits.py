@@ -30,7 +30,7 @@ class Limits:
         message_bytes_max: a message of a unary call, also once inflated. Then the call is RESOURCE_EXHAUSTED.
         stream_message_bytes_max: a message of a client-streaming call (an access log entry with its headers).
         stream_window: what a stream may send before it is read: one whole unary message, its prefix, and 1 KiB for odd framing.
-        connection_window: what all streams may send before it is read: 32 of the largest messages.
+        connection_window: what all streams may send before it is read: 32 of the largest messages. Never under 65,535.
         large_messages_bytes: messages above `message_bytes_max` received at once: two of the largest. Then RESOURCE_EXHAUSTED.
         inflated_bytes: inflated messages held by running handlers. Then RESOURCE_EXHAUSTED.
         control_frames_queued_max: answers to control frames that the peer has not read. Then the connection ends.
@@ -101,5 +101,6 @@ class Bucket:
     def take(self, now: float) -> bool:
         level = min(self._capacity, self._level + (now - self._since) * self._per_s)
         self._since = now
-        self._level = level - 1.0
-        return level >= 1.0
+        is_taken = level >= 1.0
+        self._level = level - 1.0 if is_taken else level
+        return is_taken
