@@ -1,9 +1,10 @@
 """Opened secrets in memory: the credentials of a decision. It adds to its source time, bounds and one fetch for many callers.
 
-    memory has it, opened less than 5 min ago      answered, without asking anybody
-    memory has it, opened less than 10 min ago     the source is asked; only when it does not answer, what memory has is served
-    memory has none, or an older one               the source is asked, and its answer is the answer
-    the source says "not here", or "does not open" what memory had is dropped
+    memory has it, opened less than 5 min ago       answered, without asking anybody
+    memory has it, opened less than 10 min ago      the source is asked; only when it does not answer, what memory has is served
+    the same, and the source did not answer before  what memory has is served at once, and the source is asked for those who follow
+    memory has none, or an older one                the source is asked, and its answer is the answer
+    the source says "not here", or "does not open"  what memory had is dropped
 
 A reference names one version, and a version never changes: a new value is never hidden by an old one, it has another name.
 """

@@ -199,6 +199,22 @@ async def test_while_the_source_is_silent_only_the_first_waits_for_its_silence()
     assert len(bench.shelf.asked) == 3
 
 
+async def test_what_the_source_says_after_an_outage_counts_for_all_who_follow() -> None:
+    """The price of not waiting: the one request that asked first got what memory had, though the secret was deleted meanwhile."""
+    bench = Bench()
+    await bench.credentials.fetch(REF)
+    bench.shelf.holds[REF] = Unavailable("down")
+    bench.after(300)
+    assert await bench.credentials.fetch(REF) == VALUE
+    bench.shelf.holds[REF] = Missing("deleted")
+    bench.after(1)
+    assert await bench.credentials.fetch(REF) == VALUE
+    await _settled()
+    assert bench.credentials.in_memory(REF) is None
+    with pytest.raises(Missing):
+        await bench.credentials.fetch(REF)
+
+
 async def test_the_last_second_of_an_outage_is_not_a_whole_one() -> None:
     bench = Bench()
     await bench.credentials.fetch(REF)
