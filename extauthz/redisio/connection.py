@@ -163,7 +163,6 @@ class Connection:
             else:
                 connected_at = self._now()
                 self._link = link
-                self._loads.clear()
                 self.generation += 1
                 self._say(logging.INFO, "connected")
                 self._tried.set()
@@ -184,7 +183,7 @@ class Connection:
             reason = f"no answer within {CONNECT_TIMEOUT_S:g} s"
         except ssl.SSLError as error:
             reason = f"TLS failed: {error.reason or 'no reason given'}"
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
         except (Unavailable, CannotConnect) as error:
             reason = str(error)
@@ -228,6 +227,8 @@ class Connection:
         return asyncio.get_running_loop().time()
 
     def _on_change(self, link: Link) -> None:
+        if self._link is not link:
+            return
         if link.refusal:
             self._say(logging.WARNING, f"{link.refusal}; commands are refused until that changes")
         else:
@@ -242,7 +243,7 @@ class Connection:
         """Log a change of state; the same state twice is said once."""
         if what != self._said:
             self._said = what
-            logger.log(level, "redis %s: %s", self._url.address, what)
+            logger.log(level, "%s: %s", self._url.address, what)
 
 
 async def _accepted(reply: Reply, what: str) -> None:

@@ -83,7 +83,7 @@ class Link(asyncio.Protocol):
             raise NotSent("the deadline had passed")
         limit = now + self._timeout_s
         reply = Reply(min(deadline, limit), limit)
-        # What follows is `_enqueue`, written out: 0.15 us.
+        # What follows is `_enqueue`, written out: 0.1 us of 1.5.
         self._waiting.append(reply)
         batch = self._batch
         if not batch:
@@ -100,7 +100,10 @@ class Link(asyncio.Protocol):
         """The same for a command that may take longer than the link's timeout; its deadline alone decides."""
         if self.refusal or len(self._waiting) >= IN_FLIGHT_MAX:
             raise NotSent(f"Redis is {self.refusal or 'behind: the queue is full'}")
-        return self._enqueue(command, Reply(deadline, max(deadline, self._time() + self._timeout_s)))
+        now = self._time()
+        if deadline <= now:
+            raise NotSent("the deadline had passed")
+        return self._enqueue(command, Reply(deadline, max(deadline, now + self._timeout_s)))
 
     def _enqueue(self, command: bytes, reply: Reply) -> Reply:
         self._waiting.append(reply)
@@ -207,21 +210,17 @@ class Link(asyncio.Protocol):
         self._timer = self._loop.call_later(SECOND_LOOK_S, self._look)
 
     def _look(self) -> None:
+        """Judge the silence first, so that a waiter who is told now finds the door already closed."""
         self._timer = None
         self._wakes_at = inf
         now = self._time()
-        following = self._pipeline.expire(now)
         stalls_at = self._pipeline.stalls_at()
-        if self._is_stalled:
-            following = min(following, self._reset_at)
-            if now >= self._reset_at:
-                self.end(f"silent for {SILENCE_S:g} s")
-                return
-        elif stalls_at <= now:
+        if self._is_stalled and now >= self._reset_at:
+            self.end(f"silent for {SILENCE_S:g} s")
+            return
+        if stalls_at <= now and not self._is_stalled:
             self._stall(now)
-            following = min(following, self._reset_at)
-        else:
-            following = min(following, stalls_at)
+        following = min(self._pipeline.expire(now), self._reset_at if self._is_stalled else stalls_at)
         if following < self._wakes_at:
             self._wake_at(following)
 

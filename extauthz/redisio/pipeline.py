@@ -70,7 +70,8 @@ class Pipeline:
             try:
                 waiter = take()
             except IndexError:
-                raise BrokenProtocol("a reply to no command") from None
+                # A server that turns us away says so unasked: DENIED (protected mode), ERR (too many clients).
+                raise BrokenProtocol(f"a reply to no command ({getattr(reply, 'code', type(reply).__name__)})") from None
             waiter.deliver(reply)
         self._partial_bytes = 0 if received else self._partial_bytes + len(data)
         if self._partial_bytes > REPLY_BYTES_MAX:

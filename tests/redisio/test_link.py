@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from math import inf
 from signal import SIGCONT, SIGSTOP
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -19,11 +19,13 @@ from extauthz.redisio import link as link_module
 from extauthz.redisio.connection import Connection
 from extauthz.redisio.errors import NotSent, OutcomeUnknown
 from extauthz.redisio.pipeline import pack
+from extauthz.redisio.script import Script
 from tests.redisio.conftest import Connect
 from tests.redisio.proxy import Proxy
 from tests.redisio.waiting import until
 
 PING = pack("PING")
+COUNT = Script("count", "return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)")
 
 
 @pytest_asyncio.fixture
@@ -34,7 +36,7 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
 
 @pytest_asyncio.fixture
 async def connection(proxy: Proxy, connect: Connect) -> Connection:
-    return await connect(proxy.url)
+    return await connect(proxy.url, [COUNT])
 
 
 @pytest.mark.prove(21)
@@ -45,7 +47,8 @@ async def test_unknown_outcome_is_never_replayed(
     outcomes: Counter[str] = Counter()
     for start in range(0, total, batch):
         proxy.swallow = True
-        waiting = [connection.submit(pack("HINCRBY", "sent", nonce, 1), inf) for nonce in range(start, start + batch)]
+        commands = [pack("EVALSHA", COUNT.sha, 1, "sent", nonce) for nonce in range(start, start + batch)]
+        waiting = [asyncio.create_task(connection.run(COUNT, command, inf)) for command in commands]
         await until(lambda: proxy.swallowed_bytes >= 4 * batch)
         if start % (2 * batch):
             proxy.cut()  # else: silence until the deadline, then a reset
@@ -155,6 +158,7 @@ async def test_one_callers_short_deadline_is_not_the_others_trouble(proxy: Proxy
     with pytest.raises(OutcomeUnknown):
         await hasty
     assert 0.015 < loop.time() - began < 0.07
+    await asyncio.sleep(0.005)  # the link has finished its look
     assert connection.is_connected
     assert await connection.submit(pack("ECHO", "next"), inf) == b"next"
     assert await calm == b"calm"
@@ -163,7 +167,30 @@ async def test_one_callers_short_deadline_is_not_the_others_trouble(proxy: Proxy
 async def test_passed_deadline_sends_nothing(connection: Connection) -> None:
     with pytest.raises(NotSent, match="deadline"):
         connection.submit(pack("INCR", "n"), asyncio.get_running_loop().time() - 0.001)
+    with pytest.raises(NotSent, match="deadline"):
+        await connection.execute("INCR", "n", deadline=asyncio.get_running_loop().time() - 0.001)
     assert await connection.execute("EXISTS", "n") == 0
+
+
+async def test_commands_of_one_turn_are_written_together(connection: Connection) -> None:
+    link = connection._link
+    assert isinstance(link, link_module.Link)
+    written: list[bytes] = []
+
+    transport = link._transport
+    assert transport is not None
+    write = transport.write
+
+    class Sink:
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            write(data)
+
+    link._transport = cast("Any", Sink())
+    replies = await asyncio.gather(*(connection.submit(pack("ECHO", n), inf) for n in range(200)))
+    link._transport = transport
+    assert replies == [str(n).encode() for n in range(200)]
+    assert written == [b"".join(pack("ECHO", n) for n in range(200))]
 
 
 async def test_slow_command_may_take_longer_than_the_connections_timeout(proxy: Proxy, connection: Connection) -> None:
@@ -172,10 +199,9 @@ async def test_slow_command_may_take_longer_than_the_connections_timeout(proxy: 
     assert connection.is_connected
 
 
-async def test_pause_of_this_process_is_not_the_servers_silence(connection: Connection) -> None:
+async def test_pause_of_this_process_is_not_the_servers_silence(redis_url: str, connect: Connect) -> None:
     """The reply lies in the socket while the loop stood still beyond the deadline."""
-    waiting = connection.submit(PING, inf)
-    await asyncio.sleep(0.05)
+    connection = await connect(redis_url)
     waiting = connection.submit(PING, inf)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -86,6 +86,8 @@ def test_reply_to_no_command_breaks_the_protocol() -> None:
     with pytest.raises(BrokenProtocol, match="no command"):
         line.receive(b"+one\r\n+two\r\n")
     assert told[0].told == [b"one"]
+    with pytest.raises(BrokenProtocol, match="DENIED"):
+        Pipeline().receive(b"-DENIED running in protected mode\r\n")
 
 
 def test_endless_reply_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
