@@ -11,6 +11,9 @@ from extauthz.envoy_config.rules.rule import Found, Options, Rule
 from extauthz.gateway import headers
 
 _TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+_ROOTS = ("trusted_ca", "system_root_certs", "ca_certificate_provider_instance")
+_NAMES = ("match_typed_subject_alt_names", "match_subject_alt_names")
+_PINS = ("verify_certificate_hash", "verify_certificate_spki")
 _OF_THE_TENANT = re.compile(r"filter_state|FILTER_STATE|" + re.escape(headers.CREDENTIAL_PREFIX))
 
 
@@ -37,7 +40,7 @@ def unverified_sidecar(configuration: Configuration, _: Options) -> Iterator[Fou
         # A socket may wrap another: a proxy protocol around TLS.
         contexts = [[part for part in socket.walk() if part.type_name == _TLS] for socket in sockets if socket]
         for part in (part for found in contexts for part in found):
-            yield from _unverified(part.body.get("common_tls_context"), part.line)
+            yield from _unverified(part)
         if not contexts or not all(contexts):
             yield from _plain(cluster)
     for each in configuration.all_ours():
@@ -49,20 +52,22 @@ def unverified_sidecar(configuration: Configuration, _: Options) -> Iterator[Fou
             yield target.line, f"the sidecar at {target.text} is reached without TLS"
 
 
-def _unverified(context: Part, line: int) -> Iterator[Found]:
+def _unverified(tls: Part) -> Iterator[Found]:
+    context = tls.body.get("common_tls_context")
     combined = context.get("combined_validation_context")
     validation = context.get("validation_context") or combined.get("default_validation_context")
-    trusted = any(validation.get(name) for name in ("trusted_ca", "system_root_certs", "ca_certificate_provider_instance"))
-    delivered = bool(context.get("validation_context_sds_secret_config") or combined.get("validation_context_sds_secret_config"))
-    if validation.get("trust_chain_verification").text in ("ACCEPT_UNTRUSTED", "1"):
-        yield validation.get("trust_chain_verification").line, "the sidecar's certificate is accepted whoever signed it"
-    elif (
-        not trusted
-        and not delivered
-        and not validation.get("verify_certificate_hash")
-        and not validation.get("verify_certificate_spki")
-    ):
-        yield line, "the sidecar's certificate is not verified"
+    distrusted = validation.get("trust_chain_verification")
+    if distrusted.text in ("ACCEPT_UNTRUSTED", "1"):
+        yield distrusted.line, "the sidecar's certificate is accepted whoever signed it"
+        return
+    # What is delivered is not in the file; a pinned certificate needs neither root nor name.
+    delivered = (context.get("validation_context_sds_secret_config"), combined.get("validation_context_sds_secret_config"))
+    if any(delivered) or any(validation.get(name) for name in _PINS):
+        return
+    if not any(validation.get(name) for name in _ROOTS):
+        yield tls.line, "the sidecar's certificate is not verified"
+    elif not any(validation.get(name) for name in _NAMES) and not tls.body.get("auto_sni_san_validation").is_true:
+        yield tls.line, "the sidecar's certificate may name anybody"
 
 
 def _plain(cluster: Part) -> Iterator[Found]:
@@ -82,7 +87,7 @@ RULES = (
     Rule(
         "27-unverified-sidecar",
         "whoever stands between answers every Check with an allow, and reads the credentials in ours",
-        "a Unix socket or loopback, or TLS with validation_context: {trusted_ca: …}",
+        "a Unix socket or loopback, or TLS with validation_context: {trusted_ca: …, match_typed_subject_alt_names: …}",
         unverified_sidecar,
     ),
 )
