@@ -8,7 +8,7 @@ from extauthz.errors import Malformed
 from extauthz.gateway.model import Level, Limit, Plan
 from extauthz.limits.algorithms import CODES
 
-#: One run of the script makes a command per rule, 0.5 us each, and stays under 40 us inside Redis.
+#: A rule costs 1.2 us inside Redis: so many, and one run stays under 50 us.
 RULES_MAX: Final = 32
 
 
