@@ -382,10 +382,10 @@ class Connection(Bodies[S]):
         return StreamFault(code, why) if stream_id in self.streams else ConnectionFault(code, why)
 
     def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
-        if stream_id == 0 or self._is_idle(stream_id):
-            raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on no stream")
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        if stream_id == 0 or self._is_idle(stream_id):
+            raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on no stream")
         stream = self.streams.get(stream_id)
         if stream is None:
             self._count_noise()

@@ -36,7 +36,8 @@ class Limits:
         control_frames_queued_max: answers to control frames that the peer has not read. Then the connection ends.
         pings_max: PING, and as many SETTINGS, in a bucket each. Then the connection ends.
         pings_per_s: 100 in 10 seconds. gRPC's own bandwidth probes are at most 10 a second.
-        noise_max: frames that ask for nothing (WINDOW_UPDATE, PRIORITY, unknown types) beyond what the streams explain.
+        noise_max: frames that ask for nothing (WINDOW_UPDATE, PRIORITY, unknown types) in half a second, beyond what new streams
+            explain: four for each stream that may be open. They cost 1 us each. Then the connection ends.
         noise_per_stream: a client updates the window of a stream and of the connection, and may prioritise: 8 is twice that.
         settings_entries_max: in one SETTINGS frame; six are defined, and greased ones exist. Then the connection ends.
         preface_within_s: from the connection's start to the client's SETTINGS. Then it is closed.
@@ -67,7 +68,7 @@ class Limits:
     control_frames_queued_max: int = 1_000
     pings_max: int = 100
     pings_per_s: float = 10.0
-    noise_max: int = 1_000
+    noise_max: int = 4_096
     noise_per_stream: int = 8
     settings_entries_max: int = 32
     preface_within_s: float = 5.0
@@ -75,7 +76,7 @@ class Limits:
     answer_read_within_s: float = 30.0
     outbox_bytes_max: int = 64 * KIB
     turn_bytes: int = 32 * KIB
-    turn_bytes_unshrunk: int = 8 * KIB
+    turn_bytes_unshrunk: int = 4 * KIB
 
 
 #: Connections of one worker. The next one is closed at once.
