@@ -5,6 +5,7 @@ open: so a rotation is a new file put in front. What a file says wrong is told a
 """
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ _ID_BYTES_MAX = 255
 #: A random key of 32 bytes has fewer different bytes than this with a chance below 2**-100.
 _DIFFERENT_BYTES_MIN = 8
 _ALLOWED = "64 hex digits (openssl rand -hex 32) or 32 raw bytes"
+_log = logging.getLogger("extauthz.credentials")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -144,7 +146,7 @@ def _read(file: Path) -> Secret:
             raise _problem(file, "is not a file")
         if status.st_mode & stat.S_IRWXO:
             mode = stat.S_IMODE(status.st_mode)
-            raise _problem(file, f"can be read or written by every user (mode {mode:04o})", f"chmod 600 {file}")
+            _log.warning("the master key file %s can be read or written by every user (mode %04o): chmod 600 %s", file, mode, file)
         content = os.read(descriptor, 4_096)
     except OSError as error:
         raise _problem(file, f"cannot be read: {error.strerror}") from error

@@ -1,0 +1,174 @@
+"""One worker: a core that decides, the transport in front of it, and the gateway file it decides by."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from extauthz import __version__
+from extauthz.cli.transports import Transport, server
+from extauthz.cli.wiring import Core
+from extauthz.errors import BadConfig, Unavailable
+from extauthz.gateway.load import load
+from extauthz.gateway.model import Gateway
+from extauthz.gateway.watch import watch
+from extauthz.redisio.topology import check_server
+from extauthz.services.health import AUTHORIZATION, LIVENESS, READINESS, REDIS, HealthService
+from extauthz.settings import ServingSettings
+from extauthz.telemetry.metrics import BREAKER_OPEN, BUILD, ERRORS, IDENTITIES, REDIS_UP, RELOADS
+from extauthz.transport.seam import Services
+from extauthz.transport.workers import HandOver, Job, State
+
+#: Objects that live long are put out of the garbage collector's sight so often, seconds; it then never walks 100,000 documents.
+FREEZE_S = 5.0
+_log = logging.getLogger("extauthz.serve")
+
+
+class Sidecar:
+    """One worker: a core, its transport, and its gateway file.
+
+    Args:
+        settings: from the environment.
+        job: what the parent wants of this worker.
+
+    Raises:
+        BadConfig: see Core.
+    """
+
+    def __init__(self, settings: ServingSettings, job: Job) -> None:
+        self._job = job
+        self._drain_s = settings.drain_s
+        self._core = Core(settings)
+        self._gateway: Gateway | None = None
+        self._known: str | BadConfig | None = None
+        self._is_draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        redis = self._core.redis
+        health = HealthService(
+            {**dict.fromkeys(READINESS, lambda: self.is_ready), REDIS: lambda: redis.is_connected, LIVENESS: lambda: True},
+        )
+        services = Services(
+            unary={f"/{AUTHORIZATION}/Check": self._core.check, "/grpc.health.v1.Health/Check": health.check},
+            server_stream={"/grpc.health.v1.Health/Watch": health.watch},
+        )
+        self._server = server(Transport(job.transport), services, self._tell_bug)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can decide: a gateway file is in force, Redis was reached once, and it is not being stopped."""
+        return self._core.checker.policy is not None and self._core.redis.has_connected_once and not self._is_draining
+
+    def state(self) -> State:
+        """What the parent is told."""
+        metrics = self._core.metrics
+        metrics.set(REDIS_UP, (), float(self._core.redis.is_connected))
+        metrics.set(IDENTITIES, (), float(len(self._core.identities)))
+        metrics.set(BUILD, (__version__,), 1.0)
+        for provider in self._gateway.providers if self._gateway else ():
+            metrics.set(BREAKER_OPEN, (provider,), float(provider in self._core.breakers.states))
+        return State(self.is_ready, self._core.redis.is_connected, metrics.snapshot())
+
+    async def run(self, stop: asyncio.Event, hand_over: HandOver) -> None:
+        """Serve until told to stop, then drain.
+
+        Raises:
+            BadConfig: an address is taken, or Redis evicts keys. Nothing is served then.
+        """
+        try:
+            self._read_gateway()
+            for listen in self._job.listens:
+                await self._server.start(listen)
+            await self._core.start()
+            if self._core.redis.is_connected:
+                await self._check_redis()
+            self._spawn(self._reload())
+            self._spawn(self._keep_out_of_the_collector())
+            hand_over(self.state)
+            if not self._core.redis.has_connected_once:
+                self._spawn(self._await_redis(hand_over))
+            await stop.wait()
+            self._is_draining = True
+            hand_over(self.state)
+            await self._server.drain(self._drain_s)
+            hand_over(self.state)
+        finally:
+            await self._close()
+
+    def _read_gateway(self) -> None:
+        """The file as it is at the start. A bad one leaves the worker NOT_SERVING until it is mended."""
+        try:
+            gateway = load(Path(self._job.config))
+        except BadConfig as bad:
+            self._known = bad
+            self._tell_bad(bad)
+        else:
+            self._known = gateway.digest
+            self._install(gateway)
+
+    def _install(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._core.install(gateway)
+        self._core.metrics.add(RELOADS, ("loaded",))
+        _log.info("gateway file in force", extra={"config": self._job.config, "digest": gateway.digest})
+
+    def _tell_bad(self, bad: BadConfig) -> None:
+        self._core.metrics.add(RELOADS, ("refused",))
+        kept = "the last good one stays in force" if self._gateway else "nothing is served until it is mended"
+        _log.error("gateway file refused", extra={"problems": [str(problem) for problem in bad.problems], "then": kept})
+
+    async def _reload(self) -> None:
+        async with aclosing(watch(self._job.config, self._known)) as changes:
+            async for found in changes:
+                if isinstance(found, BadConfig):
+                    self._tell_bad(found)
+                else:
+                    self._install(found)
+
+    async def _check_redis(self) -> None:
+        try:
+            facts = await check_server(self._core.redis)
+        except Unavailable as error:
+            _log.warning("Redis could not be asked for its policy", extra={"error": str(error)})
+        else:
+            _log.info("Redis", extra={"version": str(facts.version)})
+
+    async def _await_redis(self, hand_over: HandOver) -> None:
+        """The start without Redis: told to the parent at once when it comes, and refused then if it evicts."""
+        while not self._core.redis.has_connected_once:  # noqa: ASYNC110 — the connection keeps no event for one waiter in its life
+            await asyncio.sleep(0.1)
+        try:
+            await self._check_redis()
+        except BadConfig as bad:
+            _log.error("Redis cannot be used", extra={"problems": [str(problem) for problem in bad.problems]})
+            self._is_draining = True
+        hand_over(self.state)
+
+    async def _keep_out_of_the_collector(self) -> None:
+        gc.set_threshold(50_000, 20, 1_000)
+        while True:
+            gc.collect(1)
+            gc.freeze()
+            await asyncio.sleep(FREEZE_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a background task ended", exc_info=task.exception())
+
+    def _tell_bug(self, method: str, error: BaseException) -> None:
+        self._core.metrics.add(ERRORS, (method,))
+        _log.error("a call ended in an error of ours", extra={"method": method}, exc_info=error)
+
+    async def _close(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._server.close()
+        await self._core.close()
