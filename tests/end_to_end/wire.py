@@ -28,8 +28,17 @@ REFUSED = Answer(0, [], b"")
 
 def http1(port: int, method: str, path: str, headers: Headers, body: bytes = b"", *, version: str = "1.1") -> Answer:
     """One request over a connection of its own. `host` and `content-length` are the caller's to give; see `http1_headers`."""
-    head = [f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in headers), "", ""]
-    return http1_bytes(port, "\r\n".join(head).encode("latin-1") + body)
+    return http1_bytes(port, _lines(f"{method} {path} HTTP/{version}", headers) + body)
+
+
+def http1_chunked(port: int, method: str, path: str, headers: Headers, body: bytes, trailers: Headers) -> Answer:
+    """The same with the body as one chunk, and trailers after it."""
+    head = _lines(f"{method} {path} HTTP/1.1", [*headers, ("transfer-encoding", "chunked")])
+    return http1_bytes(port, b"%s%x\r\n%s\r\n%s" % (head, len(body), body, _lines("0", trailers)))
+
+
+def _lines(first: str, headers: Headers) -> bytes:
+    return "\r\n".join((first, *(f"{name}: {value}" for name, value in headers), "", "")).encode("latin-1")
 
 
 def http1_headers(host: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
@@ -86,7 +95,7 @@ def _dechunked(data: bytes) -> bytes:
     return out
 
 
-def http2(port: int, method: str, path: str, host: str, headers: Headers, body: bytes = b"") -> Answer:
+def http2(port: int, method: str, path: str, host: str, headers: Headers, body: bytes = b"", trailers: Headers = ()) -> Answer:
     """One request over a connection of its own, prior knowledge, no TLS. Names go out as they are, upper case included."""
     config = h2.config.H2Configuration(
         client_side=True,
@@ -99,16 +108,17 @@ def http2(port: int, method: str, path: str, host: str, headers: Headers, body: 
     connection = h2.connection.H2Connection(config)
     connection.initiate_connection()
     pseudo = ((":method", method), (":path", path), (":scheme", "http"), (":authority", host))
-    block = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pseudo, *headers)]
-    connection.send_headers(1, block, end_stream=not body)
+    connection.send_headers(1, _block((*pseudo, *headers)), end_stream=not body)
     status, received, content = 0, list[tuple[str, str]](), b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
         try:
             left = body
             while True:
                 while left and (room := min(connection.local_flow_control_window(1), connection.max_outbound_frame_size)):
-                    connection.send_data(1, left[:room], end_stream=room >= len(left))
+                    connection.send_data(1, left[:room], end_stream=room >= len(left) and not trailers)
                     left = left[room:]
+                    if not left and trailers:
+                        connection.send_headers(1, _block(trailers), end_stream=True)
                 link.sendall(connection.data_to_send())
                 data = link.recv(65536)
                 if not data:
@@ -124,6 +134,10 @@ def http2(port: int, method: str, path: str, host: str, headers: Headers, body: 
                         return Answer(status, received, content)
         except ConnectionError:
             return Answer(status, received, content)
+
+
+def _block(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _text(value: bytes | str) -> str:

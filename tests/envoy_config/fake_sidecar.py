@@ -1,19 +1,14 @@
-"""A sidecar that answers what a test tells it to, over real gRPC; and providers in the background. For tests of what Envoy does."""
+"""A sidecar that answers what a test tells it to, over real gRPC. For tests of what Envoy does."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from demo.provider import Provider
 from extauthz._pb import CheckRequest, CheckResponse, HealthCheckResponse
 from extauthz.gateway import headers
 from extauthz.gateway.model import chain_cluster
-
-T = TypeVar("T")
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -81,29 +76,3 @@ def allowed(*providers: str, **added: str) -> Any:
     for name in ("tenant", "key_id", "scope"):
         answer.dynamic_metadata[name] = f"some-{name}"
     return answer
-
-
-class Background:
-    """An event loop in a thread: providers answer while a test waits."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._providers: list[Provider] = []
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
-
-    def provider(self, name: str, **options: Any) -> Provider:
-        provider = Provider(name)
-        self.run(provider.start(**options))
-        self._providers.append(provider)
-        return provider
-
-    def stop(self) -> None:
-        for provider in self._providers:
-            self.run(provider.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

@@ -17,9 +17,10 @@ from extauthz.envoy_config.render import render
 from extauthz.gateway.model import Gateway
 from extauthz.settings import Listen
 from tests.conftest import eventually
+from tests.end_to_end.background import Background
 from tests.end_to_end.wire import Answer, http1, http1_headers, http2
 from tests.envoy_config import gateways
-from tests.envoy_config.fake_sidecar import Background, FakeSidecar, allowed, denied
+from tests.envoy_config.fake_sidecar import FakeSidecar, allowed, denied
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-4o", "messages": []}).encode()
