@@ -24,7 +24,8 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@touch $@
 
 .tools/h2spec: $(VENV)/.dev
-	GOBIN=$(CURDIR)/.tools GOFLAGS=-buildvcs=false $(BIN)/go install github.com/summerwind/h2spec/cmd/h2spec@v0.0.0-20240510052905-70ac2294010887
+	GOBIN=$(CURDIR)/.tools GOPATH=$(CURDIR)/.tools/go GOFLAGS='-buildvcs=false -modcacherw' GOTOOLCHAIN=local \
+		$(BIN)/go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 	@touch $@
 
 run: $(VENV)/.run ## Redis, two providers, the sidecar and Envoy on loopback; one request; Ctrl-C stops all

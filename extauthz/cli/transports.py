@@ -1,4 +1,4 @@
-"""Which transport serves Envoy, by its name on the command line. Only the one that was asked for is imported: grpcio takes 0.1 s."""
+"""Which transport serves Envoy, by its name on the command line. Only the one asked for is imported: grpcio takes 0.1 s."""
 
 from collections.abc import Callable
 from enum import StrEnum

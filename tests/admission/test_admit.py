@@ -170,7 +170,7 @@ async def test_after_a_revoke_has_returned_no_request_with_the_old_documents_is_
     revoked.set()
     await asyncio.gather(*tasks)
     assert [reply for reply in after if reply != [STALE]] == []
-    print(f"revocation: {count} admitted before, 0 of {len(after)} after")  # noqa: T201  the figures of the slice
+    print(f"revocation: {count} admitted before, 0 of {len(after)} after")
     for each in (*workers, operator):
         await each.close()
 

@@ -82,7 +82,7 @@ async def test_64_racing_connections_are_never_over_and_never_refused_wrongly(
     chance = random.Random(seed)
     for number in range(rounds):
         assert await race(connections, admit, number, level, algorithm, chance) == "", f"seed {seed}"
-    print(f"race: {rounds} rounds of {2 * CONNECTIONS}, {algorithm} per {level}, seed {seed}")  # noqa: T201  the figures of the slice
+    print(f"race: {rounds} rounds of {2 * CONNECTIONS}, {algorithm} per {level}, seed {seed}")
 
 
 #: The script cut in two: one that looks and one that counts.

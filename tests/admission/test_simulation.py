@@ -35,7 +35,7 @@ def test_the_production_script_agrees_with_the_oracle_in_every_simulated_life(pr
         admitted, denied = admitted + life.admitted, denied + life.denied
     assert admitted > 2 * lives
     assert denied > 2 * lives
-    print(f"simulation: {lives} lives of {STEPS} steps from seed {first}: {admitted} admitted, {denied} denied")  # noqa: T201  the figures of the slice
+    print(f"simulation: {lives} lives of {STEPS} steps from seed {first}: {admitted} admitted, {denied} denied")
 
 
 @pytest.fixture
@@ -52,4 +52,4 @@ def test_real_servers_agree_with_it_too(real: RealScript, proving: bool) -> None
     for seed in range(first, first + lives):
         real.client.flushall()
         live(seed, real)
-    print(f"replay on a real server: {lives} lives from seed {first}")  # noqa: T201  the figures of the slice
+    print(f"replay on a real server: {lives} lives from seed {first}")

@@ -149,7 +149,7 @@ class Lives(RuleBasedStateMachine):
 def test_no_life_of_the_memory_answers_what_nobody_may_use_any_more(proving: bool) -> None:
     """The row on the store of the failure table."""
     examples = 1_000 if proving else 60
-    print(f"row 23, credential store: {examples} lives of 50 steps")  # noqa: T201 - a slice says how large it is
+    print(f"row 23, credential store: {examples} lives of 50 steps")
     run_state_machine_as_test(
         Lives,
         settings=settings(max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)),

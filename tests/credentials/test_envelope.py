@@ -110,7 +110,7 @@ def test_no_flipped_bit_opens(proving: bool) -> None:
             changed[bit // 8] ^= 1 << bit % 8
             accepted += not _is_refused(bytes(changed))
             tried += 1
-    print(f"row 25: {tried} flipped bits, {accepted} accepted")  # noqa: T201 - a slice says how large it is
+    print(f"row 25: {tried} flipped bits, {accepted} accepted")
     assert accepted == 0
 
 
@@ -123,7 +123,7 @@ def test_no_changed_byte_opens(proving: bool) -> None:
         for change in range(1, 256) if proving else random.Random(position).sample(range(1, 256), 16):
             accepted += not _is_refused(data[:position] + bytes((data[position] ^ change,)) + data[position + 1 :])
             tried += 1
-    print(f"row 25: {tried} changed bytes, {accepted} accepted")  # noqa: T201 - a slice says how large it is
+    print(f"row 25: {tried} changed bytes, {accepted} accepted")
     assert accepted == 0
 
 

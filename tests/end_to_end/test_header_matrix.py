@@ -155,7 +155,7 @@ def test_no_header_of_a_client_reaches_a_provider_as_a_credential_or_as_ours(sys
         assert bool(seen) == (answer.status == 200), (cell, answer)
         leaks += [f"{cell} at {entry['provider']}: {what}" for entry in seen for what in wrong_with(entry, system.key)]
     figures = f"{len(asked)} cells, {sum(reached.values())} reached a provider {dict(reached)}, {len(leaks)} leaks"
-    print(f"row 3: {figures}")  # noqa: T201 - the figures of the slice
+    print(f"row 3: {figures}")
     assert leaks == [], "\n".join(leaks[:20])
     assert len(asked) >= 400
     # A matrix in which nothing passes shows nothing.

@@ -156,7 +156,7 @@ def test_no_spelling_reaches_what_the_key_may_not(system: Through, listeners: di
     passed = sum(bool(seen) for _, _, seen in results)
     wrong = [f"{cell}: {e['provider']} saw {e['path']!r}" for cell, _, seen in results for e in seen if unauthorised(e)]
     figures = f"{len(SPELLINGS)} spellings, {len(results)} cells, {passed} spelled what is authorised, {len(wrong)} what is not"
-    print(f"row 4: {figures}")  # noqa: T201 - the figures of the slice
+    print(f"row 4: {figures}")
     assert wrong == [], "\n".join(wrong)
     assert [(cell, answer) for cell, answer, seen in results if answer.status >= 500 or bool(seen) != (answer.status == 200)] == []
     assert len(SPELLINGS) >= 40

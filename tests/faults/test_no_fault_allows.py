@@ -23,7 +23,9 @@ from tests.harness.deciding import Deciding, deciding
 from tests.harness.messages import Answer, check_request
 from tests.harness.record import MadeKey
 
-ROOMS = tuple(f"/extauthz/{room}" for room in ("services", "decision", "admission", "tenants", "limits", "breaker/probe", "credentials"))
+ROOMS = tuple(
+    f"/extauthz/{room}" for room in ("services", "decision", "admission", "tenants", "limits", "breaker/probe", "credentials")
+)
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "exception": lambda: RuntimeError("injected"),
     "cancel": asyncio.CancelledError,
@@ -224,7 +226,7 @@ async def test_no_fault_in_the_decision_allows(case: Case, redis_url: str, tmp_p
                     allows.append(f"{case.name}: {kind} at {injector.where}")
                 elif isinstance(found, Answer):
                     assert found.data
-    print(f"row 1, {case.name}: {faults} faults, {len(allows)} allows")  # noqa: T201 — the slice, for the reader
+    print(f"row 1, {case.name}: {faults} faults, {len(allows)} allows")
     assert allows == []
     assert faults
 
@@ -251,5 +253,5 @@ async def test_no_broken_reply_of_redis_allows(case: Case, redis_url: str, tmp_p
                 if isinstance(found, Answer) and found.is_allow:
                     allows.append(f"{case.name}: {kind} at reply {at}")
             at += 1
-    print(f"row 1, {case.name}: {faults} broken replies, {len(allows)} allows")  # noqa: T201
+    print(f"row 1, {case.name}: {faults} broken replies, {len(allows)} allows")
     assert allows == []

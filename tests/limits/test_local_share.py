@@ -86,4 +86,4 @@ def test_three_workers_together_stay_within_the_share_over_random_outages(provin
         after = sum(chance.choice(workers).take(rules, share, 3, now_s)[0] == reply.ADMITTED for now_s in moments)
         worst = max(worst, (before + after) / (limit * (1 + share)))
         assert before + after <= limit * (1 + share), f"seed {seed}: limit {limit}, share {share}, {before} + {after}"
-    print(f"local share: {runs} outages, seed {seed}, most {worst:.3f} of limit x (1 + f)")  # noqa: T201  the figures of the slice
+    print(f"local share: {runs} outages, seed {seed}, most {worst:.3f} of limit x (1 + f)")

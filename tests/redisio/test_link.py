@@ -62,7 +62,7 @@ async def test_unknown_outcome_is_never_replayed(
     with redis.Redis.from_url(redis_url) as client:
         counted = Counter(client.hvals("sent"))
     with capsys.disabled():
-        print(f"\nrow 21: sent {total}, {dict(outcomes)}, counted once {counted[b'1']}")  # noqa: T201 — the figures of the slice
+        print(f"\nrow 21: sent {total}, {dict(outcomes)}, counted once {counted[b'1']}")
     assert outcomes == {"OutcomeUnknown": total}
     assert counted == {b"1": total}
 
@@ -106,7 +106,7 @@ async def test_replies_never_cross(
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert {None, asyncio.CancelledError} >= {outcome and type(outcome) for outcome in outcomes}
     with capsys.disabled():
-        print(f"\nrow 22: seed {seed}, chunk {chunk}, {dict(seen)}, commands {number}")  # noqa: T201 — the figures of the slice
+        print(f"\nrow 22: seed {seed}, chunk {chunk}, {dict(seen)}, commands {number}")
     assert seen["crossed"] == 0, f"seed {seed}"
     assert await connection.execute("ECHO", "after") == b"after"
     assert connection.generation == 1

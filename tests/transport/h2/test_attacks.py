@@ -268,7 +268,7 @@ def suffer(core: Core, attack: Attack) -> tuple[int, float, float]:
 
 def tell(attack: Attack, core: Core, sent: int, worst: float, total: float) -> None:
     end = core.connection.closing or "served"
-    print(f"\n  {attack.__name__}: {end} at {sent >> 10} KiB, worst turn {worst * 1e3:.1f} ms, {total * 1e3:.0f} ms")  # noqa: T201
+    print(f"\n  {attack.__name__}: {end} at {sent >> 10} KiB, worst turn {worst * 1e3:.1f} ms, {total * 1e3:.0f} ms")
 
 
 def begun(attack: Attack, reply: bytes | None = None) -> Core:

@@ -253,5 +253,5 @@ def test_both_see_the_same_calls_and_refuse_the_same_frames(proving: bool) -> No
         unexplained, count = run(seed)
         frames_seen += count
         assert unexplained == ""
-    print(f"\n  {total} sequences, {frames_seen} frames, 0 unexplained")  # noqa: T201
+    print(f"\n  {total} sequences, {frames_seen} frames, 0 unexplained")
     assert frames_seen > 3 * total
