@@ -7,10 +7,10 @@ wait for nothing is answered in the same write. One that awaits a future is resu
 
 import asyncio
 import contextlib
-import os
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
 from extauthz.errors import ExtauthzError, Refusal
@@ -54,7 +54,7 @@ class FastServer:
         self.closed_because: dict[str, int] = {}
         self._ssl_context = ssl_context
         self._servers: list[asyncio.Server] = []
-        self._paths: list[tuple[str, int]] = []
+        self._paths: list[tuple[Path, int]] = []
         self._tick: asyncio.TimerHandle | None = None
         self._slow_tick: asyncio.TimerHandle | None = None
         self._idle_ticks = 0
@@ -66,9 +66,7 @@ class FastServer:
         found = listening.bind(listen)
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_server(lambda: _Shell(self, loop), sock=found, ssl=self._ssl_context))
-        name = found.getsockname()
-        if isinstance(name, str):
-            self._paths.append((name, os.stat(name).st_ino))  # noqa: PTH116 (once, of a local file)
+        self._remember_path(found.getsockname())
         if self._slow_tick is None:
             self._slow_tick = loop.call_later(_SLOW_TICK_S, self._on_slow_tick, loop)
 
@@ -124,14 +122,19 @@ class FastServer:
                 self.watch_deadlines(loop)
         self._slow_tick = loop.call_later(_SLOW_TICK_S, self._on_slow_tick, loop)
 
+    def _remember_path(self, name: Any) -> None:
+        """The file of a Unix socket, to remove it at the end."""
+        if isinstance(name, str):
+            self._paths.append((Path(name), Path(name).stat().st_ino))
+
     def _stop_listening(self) -> None:
         for server in self._servers:
             server.close()
         self._servers.clear()
         for path, inode in self._paths:
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == inode:  # noqa: PTH116 (another process may have taken the path over)
-                    os.unlink(path)  # noqa: PTH108
+                if path.stat().st_ino == inode:  # else another process has taken it over
+                    path.unlink()
         self._paths.clear()
 
 
@@ -198,7 +201,7 @@ class _Shell(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """HOT."""
-        if self._backlog or len(data) > 8_192 and len(data) > self.connection.turn_bytes:  # noqa: RUF021 (the short test first)
+        if self._backlog or (len(data) > 8_192 and len(data) > self.connection.turn_bytes):
             self._take_turns(data)
             return
         self.connection.receive(data, self._time())
@@ -222,28 +225,33 @@ class _Shell(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        if not self._backlog:
-            self._transport.resume_reading()
         self._flush()
+        self._go_on()
 
     def _take_turns(self, data: bytes) -> None:
-        """More input than one turn may take: the rest waits until the others had theirs."""
+        """More input than one turn may take: the rest waits until the others had theirs, and our answers were read."""
         if not self._backlog:
-            self._loop.call_soon(self._next_turn)
             self._transport.pause_reading()
+            if not self._is_paused:
+                self._loop.call_soon(self._next_turn)
         self._backlog += data
 
     def _next_turn(self) -> None:
-        if self._is_lost:
+        if self._is_lost or self._is_paused:
             return
         size = self.connection.turn_bytes
         data, self._backlog = self._backlog[:size], self._backlog[size:]
         self.connection.receive(data, self._time())
+        self._flush()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._is_paused or self._is_lost:
+            return  # the flush found that the peer does not read: `resume_writing` goes on
         if self._backlog:
             self._loop.call_soon(self._next_turn)
-        elif not self._is_paused:
+        else:
             self._transport.resume_reading()
-        self._flush()
 
     def _flush(self) -> None:
         self._is_scheduled = False

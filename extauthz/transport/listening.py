@@ -2,9 +2,9 @@
 
 import contextlib
 import errno
-import os
 import socket
 import stat
+from pathlib import Path
 
 from extauthz.errors import BadConfig, Problem
 from extauthz.settings import Listen, parse_listen
@@ -41,7 +41,7 @@ def refused(listen: Listen, error: OSError | None = None) -> BadConfig:
 def clear_stale(listen: Listen) -> None:
     """Remove the socket file of a process that is gone. Raises BadConfig when one still listens, or the file is no socket."""
     try:
-        mode = os.lstat(listen.path).st_mode
+        mode = Path(listen.path).lstat().st_mode
     except FileNotFoundError:
         return
     except OSError as error:
@@ -54,7 +54,7 @@ def clear_stale(listen: Listen) -> None:
             probe.connect(listen.path)
         except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(listen.path)  # noqa: PTH108 (paths are text here, as the kernel has them)
+                Path(listen.path).unlink()
         except OSError as error:
             raise refused(listen, error) from error
         else:
@@ -66,7 +66,7 @@ def _bind_unix(listen: Listen) -> socket.socket:
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         found.bind(listen.path)
-        os.chmod(listen.path, SOCKET_MODE)  # noqa: PTH101 (before it listens: nobody connects in between)
+        Path(listen.path).chmod(SOCKET_MODE)  # before it listens: nobody connects in between
         found.listen(_BACKLOG)
     except OSError as error:
         found.close()

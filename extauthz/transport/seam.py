@@ -6,9 +6,9 @@ gRPC status each error of `errors.py` becomes, and every other exception is a bu
 INTERNAL. A handler that returns no bytes at all is answered INTERNAL as well: to Envoy an empty answer is an allow.
 
 A unary handler may run without an asyncio task: the fast transport begins it in the middle of the read that brought its message and
-lets each future it awaits resume it. Futures, locks, queues, `asyncio.sleep`, `gather` and `shield` work as always; what asks for the
-current task does not (`asyncio.timeout`, `TaskGroup`, anyio). A handler that needs these wraps that work in a task of its own and
-awaits it: `await asyncio.create_task(work())`; a cancelled handler cancels the task it awaits. Streaming handlers run in tasks.
+lets each future it awaits resume it. Futures, locks, queues, `asyncio.sleep`, `gather` and `shield` work as always; what asks for
+the current task does not (`asyncio.timeout`, `TaskGroup`, anyio). A handler that needs these wraps that work in a task of its own
+and awaits it: `await asyncio.create_task(work())`; a cancelled handler cancels the task it awaits. Streaming handlers run in tasks.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping

@@ -99,7 +99,7 @@ async def test_no_answer_is_empty_or_ambiguous(serve: Serve, transport: str, uni
         for begin in range(0, total, 50):
             picks = [(source.choice(PAUSES), source.choice(whats)) for _ in range(min(50, total - begin))]
             wrong += [bad for seen in await asyncio.gather(*(one(method, *pick) for pick in picks)) if (bad := judge(*seen))]
-    print(f"\n  {transport}: {total} examples, {len(wrong)} empty or ambiguous")  # noqa: T201
+    print(f"\n  {transport}: {total} examples, {len(wrong)} empty or ambiguous")
     assert wrong == []
     assert served.bugs
 

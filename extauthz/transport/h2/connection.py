@@ -256,7 +256,7 @@ class Connection(Bodies[S]):
         if flags & frames.END_HEADERS:
             self._block(stream_id, block, is_end=bool(flags & frames.END_STREAM))
         else:
-            self._partial = _Partial(stream_id, bytearray(block), bool(flags & frames.END_STREAM), self.now)
+            self._partial = _Partial(stream_id, bytearray(block), self.now, is_end=bool(flags & frames.END_STREAM))
             self._partial.check(self.limits)
         if depends_on_itself:
             raise StreamFault(PROTOCOL_ERROR, "a stream that depends on itself")
@@ -368,7 +368,7 @@ class Connection(Bodies[S]):
             self._count_noise()
         self._body(stream, payload[start:stop], size - (stop - start), is_end=bool(flags & frames.END_STREAM))
 
-    def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 (one shape for every frame)
+    def _priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._count_noise()
         if stream_id == 0:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY without a stream")
@@ -381,7 +381,7 @@ class Connection(Bodies[S]):
         """An error of a stream; of the connection where there is no stream that could be reset."""
         return StreamFault(code, why) if stream_id in self.streams else ConnectionFault(code, why)
 
-    def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+    def _rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
         if stream_id == 0 or self._is_idle(stream_id):
@@ -425,7 +425,7 @@ class Connection(Bodies[S]):
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
             self._initial = value
 
-    def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+    def _push_promise(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise ConnectionFault(PROTOCOL_ERROR, "a client does not promise")
 
     def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -442,14 +442,14 @@ class Connection(Bodies[S]):
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many pings")
         self._control(frames.frame(frames.PING, frames.ACK, 0, payload))
 
-    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+    def _goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._count_noise()
         if stream_id:
             raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
 
-    def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+    def _window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._count_noise()
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
@@ -475,7 +475,7 @@ class Connection(Bodies[S]):
         if stream.outbox:
             self._pump(stream)
 
-    def _stray_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+    def _stray_continuation(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
 
     def _pump_blocked(self) -> None:
@@ -529,7 +529,7 @@ class _Partial:
 
     __slots__ = ("block", "count", "is_end", "since", "stream_id", "was_empty")
 
-    def __init__(self, stream_id: int, block: bytearray, is_end: bool, since: float) -> None:  # noqa: FBT001 (one caller)
+    def __init__(self, stream_id: int, block: bytearray, since: float, *, is_end: bool) -> None:
         self.stream_id = stream_id
         self.block = block
         self.is_end = is_end
