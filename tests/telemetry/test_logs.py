@@ -29,7 +29,7 @@ CANARIES = [
 ]
 
 
-@pytest.mark.parametrize("canary", CANARIES)
+@pytest.mark.parametrize("canary", CANARIES, ids=[f"canary{number}" for number in range(len(CANARIES))])
 @pytest.mark.parametrize("place", ["message", "extra", "nested", "argument", "exception"])
 def test_no_credential_reaches_a_line(
     canary: str, place: str, root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
