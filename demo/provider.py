@@ -41,11 +41,13 @@ class Provider:
 
     Attributes:
         seen: one entry a request, in the order in which they came; see `describe`.
+        answers_with: further header lines of every answer that is not streamed.
         failing: a status that every request gets, 0 for none; -1 closes the connection without an answer.
     """
 
     name: str
     seen: list[dict[str, Any]] = field(default_factory=list)
+    answers_with: tuple[str, ...] = ()
     failing: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
@@ -90,7 +92,7 @@ class Provider:
             elif request.path.partition("?")[0].endswith("/chat/completions") and request.method == "POST":
                 await self._chat(request, about, writer)
             else:
-                _write(writer, 200, {"extauthz_demo": about})
+                _write(writer, 200, {"extauthz_demo": about}, *self.answers_with)
         await writer.drain()
         return request.header("connection") != "close"
 
@@ -131,7 +133,7 @@ class Provider:
             message = {"role": "assistant", "content": " ".join(words)}
             choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
             answer = {**whole, "object": "chat.completion", "choices": choices, "usage": usage, "extauthz_demo": about}
-            _write(writer, 200, answer)
+            _write(writer, 200, answer, *self.answers_with)
             return
         _write_head(writer, 200, "text/event-stream", "transfer-encoding: chunked")
         for number, word in enumerate(words):
@@ -169,9 +171,9 @@ def _write_head(writer: asyncio.StreamWriter, status: int, content_type: str, *l
     writer.write("\r\n".join(head).encode())
 
 
-def _write(writer: asyncio.StreamWriter, status: int, answer: Any) -> None:
+def _write(writer: asyncio.StreamWriter, status: int, answer: Any, *lines: str) -> None:
     body = json.dumps(answer).encode()
-    _write_head(writer, status, "application/json", f"content-length: {len(body)}")
+    _write_head(writer, status, "application/json", f"content-length: {len(body)}", *lines)
     writer.write(body)
 
 

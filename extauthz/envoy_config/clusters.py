@@ -180,7 +180,6 @@ def _attempt_headers(chain: tuple[Provider, ...], all_credentials: Sequence[str]
     kept = own if len(chain) == 1 else set()
     mutations: list[Node] = [{"remove": name} for name in all_credentials if name not in kept]
     mutations += [{"remove": name} for name in (headers.CLIENT_TENANT, *_ABOUT_THE_CLIENT)]
-    mutations.append(remove_prefix("x-envoy-"))
     if chain[0].is_internal:
         mutations += [{"remove": name} for name in (headers.CHAIN, _ASKED_PATH, _BASE_PATH)]
         mutations.append(remove_prefix(headers.CREDENTIAL_PREFIX))

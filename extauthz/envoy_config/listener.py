@@ -3,7 +3,7 @@
 1. before routing, and again as the first filter: every header that is ours, and every `x-envoy-` one, is taken from the client;
 2. the body's `model` and the like become dynamic metadata, so that the sidecar needs no body;
 3. ext_authz: the decision;
-4. a chain's credentials and the path move into filter state, and their headers go;
+4. a chain's credentials and the path are copied into filter state, for the attempts (clusters.py);
 5. the router, by the chain that the decision named.
 """
 
@@ -62,7 +62,7 @@ def listener(gateway: Gateway) -> Node:
     return {
         "name": "gateway",
         "address": {"socket_address": {"address": gateway.listener.address, "port_value": gateway.listener.port}},
-        # The largest body: json_to_metadata holds it until it has read the model, and more is 413.
+        # The largest body: json_to_metadata holds it until it has read the model, a second attempt needs it again, and more is 413.
         "per_connection_buffer_limit_bytes": gateway.listener.body_bytes_max,
         "filter_chains": [{"filters": [{"name": "http", "typed_config": _connection_manager(gateway)}]}],
     }
@@ -138,7 +138,6 @@ def _filters(gateway: Gateway) -> list[Node]:
         {"name": "body", "typed_config": _json_to_metadata()},
         {"name": "decision", "typed_config": _ext_authz(gateway)},
         _keep("keep", {PATH_STATE: "%REQ(:PATH)%", **credentials}),
-        header_mutation("hide", [remove_prefix(headers.CREDENTIAL_PREFIX)]),
         {"name": "router", "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)},
     ]
 

@@ -40,8 +40,6 @@ def _virtual_host(host: str, gateway: Gateway) -> Node:
     return {
         "name": "any" if host == "*" else host,
         "domains": [host],
-        # What a second attempt needs of the body.
-        "request_body_buffer_limit": gateway.listener.body_bytes_max,
         "routes": [*routes, _refusal()],
     }
 

@@ -14,6 +14,10 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 
+class Unanswered(Exception):
+    """What `decide` raises when the answer is to be an error."""
+
+
 class FakeSidecar:
     """One worker on a Unix socket.
 
@@ -49,7 +53,14 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     def service(self, handler_call_details: Any) -> Any:
         method: str = handler_call_details.method
-        return grpc.unary_unary_rpc_method_handler(lambda data, _: self._sidecar.answer(method, data))
+
+        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return self._sidecar.answer(method, data)
+            except Unanswered:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "as the test said")
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 def denied(status: int = 403, body: str = "denied") -> Any:

@@ -117,7 +117,7 @@ def test_the_first_filter_takes_what_is_ours_and_every_check_fails_closed() -> N
     assert document == bootstrap(example(), UNIX)
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     filters = [one["name"] for one in manager["http_filters"]]
-    assert filters == ["strip", "note", "body", "decision", "keep", "hide", "router"]
+    assert filters == ["strip", "note", "body", "decision", "keep", "router"]
     decision = manager["http_filters"][3]["typed_config"]
     assert (decision["failure_mode_allow"], decision["status_on_error"]) == (False, {"code": "ServiceUnavailable"})
     assert decision["grpc_service"]["envoy_grpc"]["retry_policy"]["retry_on"] == "connect-failure"
