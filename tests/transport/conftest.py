@@ -7,11 +7,28 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 import pytest
+import uvloop
 
 from demo.processes import free_port
 from extauthz.transport.fast import FastServer
 from extauthz.transport.grpcio_server import GrpcioServer
 from extauthz.transport.seam import Services
+
+#: The loops a file's tests run on: uvloop is what serves; the shell must keep its word on both.
+_LOOPS: dict[str, tuple[str, ...]] = {
+    "test_fast": ("asyncio", "uvloop"),
+    "test_interop": ("uvloop",),
+    "test_conformance": ("uvloop",),
+}
+_FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    return {name: _FACTORIES[name] for name in _LOOPS.get(item.path.stem, ("asyncio",))}
+
 
 TRANSPORTS: dict[str, Any] = {"fast": FastServer, "grpcio": GrpcioServer}
 
