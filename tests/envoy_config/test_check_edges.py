@@ -92,6 +92,11 @@ def sidecar_tls(**context: object) -> Change:
     return put("sidecar", transport_socket={"name": "tls", "typed_config": {"@type": kind, "common_tls_context": context}})
 
 
+def named_by_sni(parts: Parts) -> None:
+    sidecar_tls(validation_context={"trusted_ca": {"filename": "a"}})(parts)
+    parts.sidecar["transport_socket"]["typed_config"].update(sni="extauthz.example", auto_sni_san_validation=True)
+
+
 def google(uri: str, **fields: object) -> Change:
     return lambda parts: parts.authz.update(grpc_service={"google_grpc": {"target_uri": uri, **fields}, "timeout": "0.5s"})
 
@@ -310,7 +315,8 @@ ROWS: tuple[tuple[str, Change, list[str]], ...] = (
     ("pinned by certificate", sidecar_tls(validation_context={"verify_certificate_hash": ["a"]}), []),
     ("pinned by key", sidecar_tls(validation_context={"verify_certificate_spki": ["a"]}), []),
     ("only a name", sidecar_tls(validation_context=dict(NAMED)), ["27"]),
-    ("untrusted, by number", sidecar_tls(validation_context={"trusted_ca": {}, "trust_chain_verification": 1}), ["27"]),
+    ("untrusted, by number", sidecar_tls(validation_context={"trusted_ca": {}, **NAMED, "trust_chain_verification": 1}), ["27"]),
+    ("named by what was asked for", named_by_sni, []),
     ("google's client, far", google("extauthz.example:9000"), ["27"]),
     ("google's client, far, with TLS", google("extauthz.example:9000", channel_credentials={"ssl_credentials": {}}), []),
     ("google's client, here", google("dns:///127.0.0.1:9000"), []),
