@@ -26,8 +26,10 @@ TICK_S = 0.005
 #: Ticks without a call after which they stop; the next call that waits begins them again.
 _IDLE_TICKS = 200
 _SLOW_TICK_S = 0.5
-#: A connection whose peer does not read is closed after this time.
+#: A connection whose peer does not read is closed after this time; after this much less when it is being closed anyway.
 _UNREAD_WITHIN_S = 30.0
+_LAST_WORDS_WITHIN_S = 2.0
+_TLS_HANDSHAKE_WITHIN_S = 5.0
 _NO_MESSAGE = "the handler returned no message"
 
 OnBug = Callable[[str, BaseException], None]
@@ -65,7 +67,12 @@ class FastServer:
         """Listen on `unix:PATH` or `HOST:PORT`; may be called for several. Raises BadConfig when the address cannot be had."""
         found = listening.bind(listen)
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: _Shell(self, loop), sock=found, ssl=self._ssl_context))
+        tls_timeout = _TLS_HANDSHAKE_WITHIN_S if self._ssl_context is not None else None
+        self._servers.append(
+            await loop.create_server(
+                lambda: _Shell(self, loop), sock=found, ssl=self._ssl_context, ssl_handshake_timeout=tls_timeout
+            )
+        )
         self._remember_path(found.getsockname())
         if self._slow_tick is None:
             self._slow_tick = loop.call_later(_SLOW_TICK_S, self._on_slow_tick, loop)
@@ -179,7 +186,7 @@ class _Shell(asyncio.Protocol):
         self._out = self.connection.out
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._is_scheduled = self._is_paused = False
-        self._paused_at = 0.0
+        self._paused_at = self._closed_at = 0.0
         self._backlog = b""
         self._is_lost = False
 
@@ -261,11 +268,16 @@ class _Shell(asyncio.Protocol):
             self._transport.write(self.connection.take_output())
         if self.connection.closing:
             self._count(self.connection.closing)
-            if self._is_paused:
-                self._transport.abort()
-            else:
-                self._transport.close()
-            self._is_lost = True
+            self._close()
+
+    def _close(self) -> None:
+        """Close once the peer has read our last words; it is not given long for that."""
+        if self._is_paused:
+            self._transport.abort()
+        else:
+            self._transport.close()
+        self._closed_at = self._time()
+        self._is_lost = True
 
     def _flush_soon(self) -> None:
         """Answers of one loop turn leave with one write."""
@@ -279,10 +291,15 @@ class _Shell(asyncio.Protocol):
     # -- the server's side
 
     def tick(self, now: float) -> None:
+        """Notice passed deadlines."""
         self.connection.tick(now)
         self._flush_soon()
 
     def slow_tick(self, now: float, passed_s: float) -> None:
+        if self._is_lost:
+            if now - self._closed_at > _LAST_WORDS_WITHIN_S:
+                self._transport.abort()
+            return
         self.connection.slow_tick(now, passed_s)
         if self._is_paused and now - self._paused_at > _UNREAD_WITHIN_S:
             self._count("output was not read")
@@ -302,9 +319,9 @@ class _Shell(asyncio.Protocol):
                     call.messages.end()
                 elif call.request.kind is Kind.SERVER_STREAM:
                     connection.cut(call, UNAVAILABLE, "the server is shutting down")
-        if connection.is_drained:
+        if connection.is_drained and not self._is_lost:
             self._flush()
-            self._transport.close()
+            self._close()
 
     def abort(self) -> None:
         self.connection.lost()

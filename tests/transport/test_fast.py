@@ -283,6 +283,26 @@ async def test_a_peer_that_does_not_read_is_not_read_either(serve: Serve, unix_a
     assert begun < 1_000
 
 
+async def test_a_peer_that_does_not_read_its_goaway_does_not_keep_its_place(serve: Serve, unix_address: str) -> None:
+    async def large(_data: bytes, _deadline: float) -> bytes:
+        return b"z" * 60_000
+
+    served = await serve_one(serve, unix_address, large)
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        plain.connect(unix_address.removeprefix("unix:"))
+        plain.setblocking(False)
+        window = frames.settings({4: 2**31 - 1}) + frames.window_update(0, 2**30)
+        calls = b"".join(call(at) for at in range(1, 9, 2))
+        await asyncio.get_running_loop().sock_sendall(plain, HELLO + window + calls + frames.frame(frames.SETTINGS, 0, 1))
+
+        async def is_gone() -> bool:
+            return bool(served.server.closed_because) and not served.server.shells
+
+        await eventually_async(is_gone)
+    assert served.server.closed_because == {"SETTINGS on a stream": 1}
+
+
 async def test_a_flood_on_one_connection_leaves_the_others_their_turn(serve: Serve, unix_address: str) -> None:
     """Requests are taken 32 KiB at a time, so a peer that sends megabytes at once is served between others, not before them."""
     order: list[bytes] = []
