@@ -143,17 +143,34 @@ def parse(text: str, file: str) -> Part:
     if text.lstrip().startswith("{"):
         text = _without_tabs(text)
     try:
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+        # First without building anything: the library builds by recursion in C, which a deep document would end with a crash.
+        line = _too_deep_at(text)
+        node = yaml.compose(text, Loader=yaml.CSafeLoader) if line is None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadConfig([Problem(file, mark.line + 1 if mark else 0, f"not YAML: {error.problem}")]) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadConfig([Problem(file, 0, "not YAML", "a file that Envoy reads")]) from error
+    if line is not None:
+        raise BadConfig([Problem(file, line, "the document is nested too deeply", f"{DEPTH_MAX} levels")])
     if not isinstance(node, yaml.MappingNode):
         raise BadConfig([Problem(file, 1, "the document is not a mapping", "an Envoy bootstrap, or a list of `resources`")])
     if _is_too_deep(node):
-        raise BadConfig([Problem(file, 1, "the document is nested too deeply, or holds itself", f"{DEPTH_MAX} levels")])
+        raise BadConfig([Problem(file, 1, "the document holds itself, or aliases nest it too deeply", f"{DEPTH_MAX} levels")])
     return Part(node, 1)
+
+
+def _too_deep_at(text: str) -> int | None:
+    """The line on which brackets and indentation first go deeper than DEPTH_MAX. Raises yaml.YAMLError and ValueError."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                return int(event.start_mark.line) + 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def read(path: Path) -> Part:

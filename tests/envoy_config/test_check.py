@@ -247,9 +247,13 @@ def test_what_a_running_envoy_says_of_itself_is_checked(stem: str, tmp_path: Pat
         ("", Problem("x", 1, "the document is not a mapping", "an Envoy bootstrap, or a list of `resources`")),
         ("a: [\n", Problem("x", 2, "not YAML: did not find expected node content")),
         ("a: {b: c}", Problem("x", 0, "nothing here uses extauthz", "a file with an ext_authz filter that has a grpc_service")),
-        ("a: &a\n  b: *a\n", Problem("x", 1, "the document is nested too deeply, or holds itself", "120 levels")),
+        ("a: &a\n  b: *a\n", Problem("x", 1, "the document holds itself, or aliases nest it too deeply", "120 levels")),
+        ("\n" + "[" * 1_000_000, Problem("x", 2, "the document is nested too deeply", "120 levels")),
+        ("? " * 100_000, Problem("x", 1, "the document is nested too deeply", "120 levels")),
+        ("a: b\n---\nc: d\n", Problem("x", 2, "not YAML: but found another document")),
+        ("a: \x00", Problem("x", 0, "not YAML", "a file that Envoy reads")),
     ],
-    ids=["empty", "broken", "another", "endless"],
+    ids=["empty", "broken", "another", "endless", "deep", "deep keys", "two documents", "NUL"],
 )
 def test_a_file_that_says_nothing_about_us_is_refused_and_not_called_safe(text: str, problem: Problem) -> None:
     with pytest.raises(BadConfig) as refused:
