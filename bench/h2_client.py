@@ -1,6 +1,7 @@
 """A load client that costs little: HTTP/2 frames encoded beforehand, N connections with M calls in flight each.
 
-It checks every answer: grpc-status 0 and a message that is not empty. `python -m bench.h2_client --help`.
+It checks every answer: grpc-status 0, a message that is not empty, and in it what the caller expects. `python -m bench.h2_client
+--help`.
 """
 
 import argparse
@@ -9,18 +10,27 @@ import json
 import random
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import hpack
 import uvloop
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 _FRAME = struct.Struct(">IBI")
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WINDOW = 2**31 - 1
 #: HEADER_TABLE_SIZE 0 (every block we get stands for itself), INITIAL_WINDOW_SIZE as large as can be.
 _SETTINGS = struct.pack(">HIHI", 1, 0, 4, _WINDOW)
-_TRACEPARENTS = 8_192
+#: Huffman codes of RFC 7541, appendix B, as text.
+_CODES = {
+    chr(octet): f"{code:0{bits}b}"
+    for octet, (code, bits) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True))
+    if octet < 0x80
+}
+#: Of a gRPC message: compressed flag and length.
+_PREFIX_BYTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Result:
 async def load(
     address: str,
     path: str,
-    message: bytes,
+    messages: bytes | Sequence[bytes],
     *,
     total: int,
     connections: int = 2,
@@ -43,12 +53,34 @@ async def load(
     has_traceparent: bool = False,
     grpc_timeout: str = "5S",
     authority: str = "extauthz",
+    expected: Sequence[tuple[bytes, ...]] = ((),),
 ) -> Result:
-    """Send `total` calls and wait for their answers. `address` is `unix:PATH` or `HOST:PORT`."""
+    """Send `total` calls and wait for their answers.
+
+    Args:
+        address: `unix:PATH` or `HOST:PORT`.
+        messages: sent in turn; the connections begin at different ones.
+        in_flight: on each connection.
+        expected: what must stand in the answer to each message, in the order of the messages; the last for all that follow.
+    """
     loop = asyncio.get_running_loop()
-    requests = _requests(path, message, grpc_timeout, authority, has_traceparent=has_traceparent)
+    if isinstance(messages, bytes):
+        messages = (messages,)
+    block = _block(path, grpc_timeout, authority)
+    bodies = [struct.pack(">BI", 0, len(message)) + message for message in messages]
+    wanted = [expected[min(index, len(expected) - 1)] for index in range(len(bodies))]
     shares = [total // connections + (index < total % connections) for index in range(connections)]
-    clients = [_Client(loop.create_future(), requests, share, in_flight) for share in shares if share]
+    clients = [
+        _Client(
+            loop.create_future(),
+            (_traced(block, share) if has_traceparent else [block], bodies, wanted),
+            share,
+            in_flight,
+            index * len(bodies) // connections,
+        )
+        for index, share in enumerate(shares)
+        if share
+    ]
     begun = time.perf_counter()
     for client in clients:
         if address.startswith("unix:"):
@@ -74,40 +106,49 @@ def _literal(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
-def _huffman(text: bytes) -> bytes:
-    encoder = hpack.hpack.Encoder().huffman_coder
-    code: bytes = encoder.encode(text)
-    return bytes((0x80 | len(code),)) + code
-
-
-def _requests(path: str, message: bytes, timeout: str, authority: str, *, has_traceparent: bool) -> list[tuple[bytes, bytes]]:
-    """Header blocks (as Envoy sends them: POST, te, timeout, content-type, its own), and the DATA payload."""
+def _block(path: str, timeout: str, authority: str) -> bytes:
+    """A header block as Envoy sends it: POST, te, timeout, content-type, its own."""
     start = b"\x83\x86" + b"\x04" + bytes((len(path),)) + path.encode() + b"\x01" + bytes((len(authority),)) + authority.encode()
     start += _literal(b"te", b"trailers") + _literal(b"grpc-timeout", timeout.encode())
     start += b"\x0f\x10\x10application/grpc"
-    end = _literal(b"x-envoy-internal", b"true") + _literal(b"x-forwarded-for", b"10.0.0.1")
-    data = struct.pack(">BI", 0, len(message)) + message
-    if not has_traceparent:
-        return [(start + end, data)]
-    name = b"\0" + _huffman(b"traceparent")
-    values = (f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01".encode() for _ in range(_TRACEPARENTS))
-    return [(start + name + _huffman(value) + end, data) for value in values]
+    return start + _literal(b"x-envoy-internal", b"true") + _literal(b"x-forwarded-for", b"10.0.0.1")
+
+
+def _traced(block: bytes, count: int) -> list[bytes]:
+    """Blocks of which no two are the same: with tracing on, each call of Envoy carries a `traceparent` of its own."""
+    block += b"\0" + _huffman("traceparent")
+    values = (f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01" for _ in range(count))
+    return [block + _huffman(value) for value in values]
+
+
+def _huffman(text: str) -> bytes:
+    bits = "".join(map(_CODES.__getitem__, text))
+    bits += "1" * (-len(bits) % 8)
+    return bytes((0x80 | len(bits) >> 3,)) + int(bits, 2).to_bytes(len(bits) >> 3, "big")
 
 
 class _Client(asyncio.Protocol):
-    """One connection."""
+    """One connection. Its n-th call has the n-th block and, counted from `first`, the n-th body; both begin anew at the end."""
 
-    def __init__(self, is_done: asyncio.Future[None], requests: list[tuple[bytes, bytes]], share: int, in_flight: int) -> None:
+    def __init__(
+        self,
+        is_done: asyncio.Future[None],
+        calls: tuple[list[bytes], list[bytes], list[tuple[bytes, ...]]],
+        share: int,
+        in_flight: int,
+        first: int,
+    ) -> None:
         self.is_done = is_done
         self.good = 0
         self.failures: dict[str, int] = {}
-        self._requests = requests
+        self._blocks, self._bodies, self._expected = calls
+        self._first = first
         self._to_send = share
         self._to_come = share
         self._in_flight = in_flight
         self._next_id = 1
         self._rest = b""
-        self._with_message: set[int] = set()
+        self._answers: dict[int, bytes] = {}
         self._statuses: dict[bytes, str] = {}
         self._decoder = hpack.Decoder()
         self._received = 0
@@ -136,8 +177,7 @@ class _Client(asyncio.Protocol):
             kind = word & 0xFF
             if kind == 0:
                 self._received += stop - position - 9
-                if stop - position > 9 + 5:
-                    self._with_message.add(stream_id)
+                self._answers[stream_id] = self._answers.get(stream_id, b"") + data[position + 9 : stop]
             elif kind == 1 and flags & 1:
                 ended += 1
                 self._judge(stream_id, data[position + 9 : stop])
@@ -167,11 +207,15 @@ class _Client(asyncio.Protocol):
         if status is None:
             fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(block, raw=True)}
             status = self._statuses[block] = fields.get(b"grpc-status", b"none").decode()
-        if status == "0" and stream_id in self._with_message:
+        answer = self._answers.pop(stream_id, b"")
+        if status != "0":
+            self._fail(f"grpc-status {status}", 1)
+        elif len(answer) <= _PREFIX_BYTES:
+            self._fail("no message", 1)
+        elif all(part in answer for part in self._expected[(self._first + (stream_id >> 1)) % len(self._expected)]):
             self.good += 1
         else:
-            self._fail(f"grpc-status {status}" if status != "0" else "no message", 1)
-        self._with_message.discard(stream_id)
+            self._fail(f"another answer: {answer[:200]!r}", 1)
 
     def _fail(self, what: str, count: int) -> None:
         self.failures[what] = self.failures.get(what, 0) + count
@@ -179,11 +223,11 @@ class _Client(asyncio.Protocol):
     def _next(self, count: int) -> bytes:
         """The frames of the next calls."""
         frames: list[bytes] = []
-        requests = self._requests
+        blocks, bodies = self._blocks, self._bodies
         for _ in range(count):
             stream_id = self._next_id
             self._next_id = stream_id + 2
-            block, data = requests[(stream_id >> 1) % len(requests)]
+            block, data = blocks[(stream_id >> 1) % len(blocks)], bodies[(self._first + (stream_id >> 1)) % len(bodies)]
             frames += (_FRAME.pack(len(block) << 8 | 1, 4, stream_id), block, _FRAME.pack(len(data) << 8, 1, stream_id), data)
         self._to_send -= count
         return b"".join(frames)
