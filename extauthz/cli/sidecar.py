@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,21 @@ from typing import Any
 from extauthz import __version__
 from extauthz.cli.transports import Transport, server
 from extauthz.cli.wiring import Core
-from extauthz.errors import BadConfig, Unavailable
+from extauthz.errors import BadConfig, Problem, Unavailable
 from extauthz.gateway.load import load
 from extauthz.gateway.model import Gateway
-from extauthz.gateway.watch import watch
+from extauthz.redisio.errors import CommandFailed
 from extauthz.redisio.topology import check_server
 from extauthz.services.health import AUTHORIZATION, LIVENESS, READINESS, REDIS, HealthService
 from extauthz.settings import ServingSettings
-from extauthz.telemetry.metrics import BREAKER_OPEN, BUILD, ERRORS, IDENTITIES, REDIS_UP, RELOADS
+from extauthz.telemetry.metrics import BREAKER_OPEN, BUILD, CLOSED, ERRORS, IDENTITIES, REDIS_UP, RELOADS
 from extauthz.transport.seam import Services
 from extauthz.transport.workers import HandOver, Job, State
 
 #: Objects that live long are put out of the garbage collector's sight so often, seconds; it then never walks 100,000 documents.
 FREEZE_S = 5.0
+#: How often a Redis that is not known to be fit is asked again.
+REJUDGE_S = 0.1
 _log = logging.getLogger("extauthz.serve")
 
 
@@ -45,6 +47,10 @@ class Sidecar:
         self._gateway: Gateway | None = None
         self._known: str | BadConfig | None = None
         self._is_draining = False
+        self._redis_is_fit = False
+        self._judged_generation = 0
+        self._speaks = job.index == 0
+        self._hand_over: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         redis = self._core.redis
         health = HealthService(
@@ -58,8 +64,8 @@ class Sidecar:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can decide: a gateway file is in force, Redis was reached once, and it is not being stopped."""
-        return self._core.checker.policy is not None and self._core.redis.has_connected_once and not self._is_draining
+        """Whether it can decide: a gateway file is in force, Redis was reached once and is fit, and it is not being stopped."""
+        return self._core.checker.policy is not None and not self._is_draining
 
     def state(self) -> State:
         """What the parent is told."""
@@ -67,6 +73,8 @@ class Sidecar:
         metrics.set(REDIS_UP, (), float(self._core.redis.is_connected))
         metrics.set(IDENTITIES, (), float(len(self._core.identities)))
         metrics.set(BUILD, (__version__,), 1.0)
+        for reason, count in self._server.closed_because.items():
+            metrics.set(CLOSED, (reason,), float(count))
         for provider in self._gateway.providers if self._gateway else ():
             metrics.set(BREAKER_OPEN, (provider,), float(provider in self._core.breakers.states))
         return State(self.is_ready, self._core.redis.is_connected, metrics.snapshot())
@@ -75,27 +83,28 @@ class Sidecar:
         """Serve until told to stop, then drain.
 
         Raises:
-            BadConfig: an address is taken, or Redis evicts keys. Nothing is served then.
+            BadConfig: an address is taken, or Redis evicts keys. Nothing was decided then.
         """
+        self._hand_over = lambda: hand_over(self.state)
         try:
             self._read_gateway()
             for listen in self._job.listens:
                 await self._server.start(listen)
             await self._core.start()
-            if self._core.redis.is_connected:
-                await self._check_redis()
+            await self._judge_redis()
+            self._hand_over()
+            self._spawn(self._keep_judging_redis())
             self._spawn(self._reload())
             self._spawn(self._keep_out_of_the_collector())
-            hand_over(self.state)
-            if not self._core.redis.has_connected_once:
-                self._spawn(self._await_redis(hand_over))
             await stop.wait()
             self._is_draining = True
-            hand_over(self.state)
+            self._hand_over()
             await self._server.drain(self._drain_s)
-            hand_over(self.state)
+            self._hand_over()
         finally:
             await self._close()
+
+    # The gateway file. All workers read the same one, so the first speaks for all of them.
 
     def _read_gateway(self) -> None:
         """The file as it is at the start. A bad one leaves the worker NOT_SERVING until it is mended."""
@@ -110,16 +119,22 @@ class Sidecar:
 
     def _install(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._core.install(gateway)
+        if self._redis_is_fit:
+            self._core.install(gateway)
         self._core.metrics.add(RELOADS, ("loaded",))
-        _log.info("gateway file in force", extra={"config": self._job.config, "digest": gateway.digest})
+        if self._speaks:
+            _log.info("gateway file in force", extra={"config": self._job.config, "digest": gateway.digest})
+        self._hand_over()
 
     def _tell_bad(self, bad: BadConfig) -> None:
         self._core.metrics.add(RELOADS, ("refused",))
         kept = "the last good one stays in force" if self._gateway else "nothing is served until it is mended"
-        _log.error("gateway file refused", extra={"problems": [str(problem) for problem in bad.problems], "then": kept})
+        if self._speaks:
+            _log.error("gateway file refused", extra={"problems": [str(problem) for problem in bad.problems], "then": kept})
 
     async def _reload(self) -> None:
+        from extauthz.gateway.watch import watch  # noqa: PLC0415 — 20 ms that the start does not need
+
         async with aclosing(watch(self._job.config, self._known)) as changes:
             async for found in changes:
                 if isinstance(found, BadConfig):
@@ -127,24 +142,49 @@ class Sidecar:
                 else:
                     self._install(found)
 
-    async def _check_redis(self) -> None:
-        try:
-            facts = await check_server(self._core.redis)
-        except Unavailable as error:
-            _log.warning("Redis could not be asked for its policy", extra={"error": str(error)})
-        else:
-            _log.info("Redis", extra={"version": str(facts.version)})
+    # Redis. Nothing is decided before it is known that it drops no counters.
 
-    async def _await_redis(self, hand_over: HandOver) -> None:
-        """The start without Redis: told to the parent at once when it comes, and refused then if it evicts."""
-        while not self._core.redis.has_connected_once:  # noqa: ASYNC110 — the connection keeps no event for one waiter in its life
-            await asyncio.sleep(0.1)
+    async def _judge_redis(self) -> None:
+        """Ask the server that answers now what it is. Raises BadConfig when it may not hold counters."""
+        redis = self._core.redis
+        generation = redis.generation
+        if not redis.is_connected:
+            return
         try:
-            await self._check_redis()
-        except BadConfig as bad:
-            _log.error("Redis cannot be used", extra={"problems": [str(problem) for problem in bad.problems]})
-            self._is_draining = True
-        hand_over(self.state)
+            facts = await check_server(redis)
+        except Unavailable:
+            return  # asked again soon; the connection says what is wrong with it
+        except CommandFailed as error:
+            raise BadConfig(
+                [Problem("EXTAUTHZ_REDIS_URL", 0, f"the server refused INFO ({error.code})", "a user who may")]
+            ) from error
+        finally:
+            self._judged_generation = generation
+        if self._speaks:
+            _log.info("Redis", extra={"product": facts.product, "version": ".".join(map(str, facts.version))})
+        if not self._redis_is_fit:
+            self._redis_is_fit = True
+            if self._gateway:
+                self._core.install(self._gateway)
+
+    async def _keep_judging_redis(self) -> None:
+        """A Redis that came late, was mended, or is another since it connected again. One that was fit and evicts now is told of
+        and not left: what it holds is exact until its memory is full.
+        """
+        told: tuple[Problem, ...] = ()
+        while True:
+            await asyncio.sleep(REJUDGE_S)
+            if self._redis_is_fit and self._judged_generation == self._core.redis.generation:
+                continue
+            was_fit = self._redis_is_fit
+            try:
+                await self._judge_redis()
+            except BadConfig as bad:
+                if bad.problems != told:
+                    told = bad.problems
+                    _log.error("Redis must not be used as it is", extra={"problems": [str(problem) for problem in bad.problems]})
+            if self._redis_is_fit != was_fit:
+                self._hand_over()
 
     async def _keep_out_of_the_collector(self) -> None:
         gc.set_threshold(50_000, 20, 1_000)

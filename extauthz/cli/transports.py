@@ -1,6 +1,6 @@
 """Which transport serves Envoy, by its name on the command line. Only the one asked for is imported: grpcio takes 0.1 s."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib import import_module
 from typing import Any, Protocol
@@ -19,6 +19,10 @@ class Transport(StrEnum):
 
 class Server(Protocol):
     """What either transport is to those who start it."""
+
+    @property
+    def closed_because(self) -> Mapping[str, int]:
+        """How many connections it ended, by reason."""
 
     async def start(self, listen: str) -> None:
         """Listen on one more address. Raises BadConfig when it cannot be had."""

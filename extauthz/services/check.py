@@ -60,7 +60,7 @@ class CheckService:
             if policy is None:
                 raise refusals.not_configured()
             matched = policy.match(request.method, request.host, request.path)
-            allowed = await self._checker.check(request, matched, deadline)
+            allowed = await self._checker.check(request, policy, matched, deadline)
         except Refusal as refusal:
             return self._denied(refusal, request, matched, began)
         except Unavailable as error:

@@ -3,15 +3,16 @@
 Every room logs through the standard library under `extauthz.<room>`; this module decides what a line looks like. Redaction is the
 last thing that happens to a line before it is written: it removes what looks like a credential from every value, whoever put it
 there. It is the second net; the first is that nothing logs a credential.
+
+No logging library: structlog imports rich, 0.1 s of the start of each worker, for the one formatter that is below.
 """
 
+import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Final
-
-import structlog
 
 from extauthz.secret import Secret
 
@@ -61,8 +62,23 @@ def redacted(value: Any, name: str = "") -> Any:
     return redacted(str(value))
 
 
-def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {redacted(name): redacted(value, name) for name, value in event.items()}
+#: What every record has; whatever else stands in one came by `extra`.
+_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: `event`, what came by `extra`, `level`, `logger`, `timestamp`, `exception` if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class; never raises for a value that JSON has no form for."""
+        line: dict[str, Any] = {"event": record.getMessage()}
+        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        line["level"] = record.levelname.lower()
+        line["logger"] = record.name
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(redacted(line))
 
 
 def configure(level: str) -> None:
@@ -72,18 +88,7 @@ def configure(level: str) -> None:
         level: debug, info, warning or error; the operator's.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.format_exc_info,
-                _redact,
-                structlog.processors.JSONRenderer(),
-            ],
-        ),
-    )
+    handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -52,6 +52,12 @@ TENANT_DECISIONS = Metric(
 ERRORS = Metric(
     "extauthz_errors_total", "counter", "Calls that ended in a gRPC error: a bug or an undecodable request.", ("method",)
 )
+CLOSED = Metric(
+    "extauthz_connections_closed_total",
+    "counter",
+    "Connections that the fast transport ended, by the rule of HTTP/2 or the limit that the peer broke.",
+    ("reason",),
+)
 RELOADS = Metric("extauthz_config_reloads_total", "counter", "Gateway files read, by what became of them.", ("outcome",))
 REDIS_UP = Metric("extauthz_redis_up", "gauge", "Workers whose Redis connection stands.")
 IDENTITIES = Metric("extauthz_identities_cached", "gauge", "Keys whose documents workers hold.")
@@ -60,7 +66,7 @@ WORKERS = Metric("extauthz_workers", "gauge", "Worker processes that are ready."
 RESTARTS = Metric("extauthz_worker_restarts_total", "counter", "Workers that ended and were started again.")
 BUILD = Metric("extauthz_build_info", "gauge", "Always 1; the version is in the label.", ("version",))
 
-ALL = (DECISIONS, DURATION, TENANT_DECISIONS, ERRORS, RELOADS, REDIS_UP, IDENTITIES, BREAKER_OPEN, WORKERS, RESTARTS, BUILD)
+ALL = (DECISIONS, DURATION, TENANT_DECISIONS, ERRORS, CLOSED, RELOADS, REDIS_UP, IDENTITIES, BREAKER_OPEN, WORKERS, RESTARTS, BUILD)
 BY_NAME = {metric.name: metric for metric in ALL}
 
 Labels = tuple[str, ...]

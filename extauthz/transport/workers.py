@@ -1,7 +1,7 @@
 """Worker processes: started, asked every second whether they live, replaced when they do not, stopped together.
 
-Each worker is a fresh process (spawned, not forked) with one end of a socket pair as its file descriptor CONTROL_FD. Down the pair
-go a job, once, and then questions; up come states. Both are msgpack behind a length of four bytes. A worker whose parent is gone
+Each worker is a fresh process (spawned, not forked) that is given one end of a socket pair. Down the pair go a job, once, and then
+questions; up come states, or why there will be none. All are msgpack behind a length of four bytes. A worker whose parent is gone
 reads the end of the stream and drains, so no worker outlives its parent for longer than its grace.
 """
 
@@ -13,24 +13,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from extauthz.telemetry.metrics import Snapshot
+from extauthz.errors import BadConfig, Problem
+from extauthz.telemetry.metrics import Snapshot, merged
 
-#: The descriptor a worker finds its end of the pair on.
-CONTROL_FD: Final = 3
 #: How often a worker is asked, and how long it may be silent before it is killed: one that cannot answer in 10 s decides nothing.
 ASK_S: Final = 1.0
 SILENT_S: Final = 10.0
+#: A worker that was never heard of may still be starting.
+START_S: Final = 20.0
 #: A worker that ended is started again at once, and later the more often it ends: at most every 5 s.
 RESTART_S: Final = 0.1
 RESTART_MAX_S: Final = 5.0
 SETTLED_S: Final = 10.0
-#: Exit code of a worker that will never start as it is: a busy port, a missing master key, a Redis that evicts.
+#: Exit codes of a worker: drained; ended by an error of ours; cannot start as things are (a busy port, no master key, a Redis that
+#: evicts).
+DRAINED: Final = 0
+FAILED: Final = 1
 REFUSED: Final = 2
 #: After the grace of a drain, before SIGKILL.
 LATE_S: Final = 2.0
@@ -53,12 +58,18 @@ class Job(msgspec.Struct, frozen=True):
     transport: str
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, tag="state"):
     """How a worker is, and all it has counted since it started."""
 
     is_ready: bool
     has_redis: bool
     metrics: Snapshot
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Why a worker does not start. The parent says it, once for all workers that found the same."""
+
+    problems: tuple[Problem, ...]
 
 
 #: Hands over what tells the worker's state; called again whenever the parent should know at once.
@@ -100,16 +111,34 @@ class Control:
         """Close this end; the other reads its end of stream."""
         self._writer.close()
 
+    async def finish(self) -> None:
+        """Close this end once everything is with the other; a second is enough for one that reads."""
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._writer.wait_closed(), 1.0)
+
 
 class Worker:
     """One worker process as its parent sees it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: Control, started_at: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], control: Control) -> None:
         self.process = process
         self.control = control
-        self.started_at = started_at
-        self.heard_at = started_at
+        self.started_at = time.monotonic()
+        self.heard_at = 0.0
         self.state: State | None = None
+        self.problems: tuple[Problem, ...] = ()
+
+    async def listen(self) -> None:
+        """Take what it tells, until its end of the pair is closed."""
+        with contextlib.suppress(EOFError, msgspec.DecodeError):
+            while True:
+                told = msgspec.msgpack.decode(await self.control.receive(), type=State | Refused)
+                self.heard_at = time.monotonic()
+                if isinstance(told, State):
+                    self.state = told
+                else:
+                    self.problems = told.problems
 
 
 class Supervisor:
@@ -119,22 +148,30 @@ class Supervisor:
         jobs: one per worker.
         module: the module a worker runs, `python -m MODULE`.
         grace_s: how long a worker may take to finish after SIGTERM.
+        silent_s: how long a worker that serves may leave questions without an answer; then it is killed and replaced.
     """
 
-    def __init__(self, jobs: Sequence[Job], module: str, grace_s: float) -> None:
+    def __init__(self, jobs: Sequence[Job], module: str, grace_s: float, silent_s: float = SILENT_S) -> None:
         self._jobs = tuple(jobs)
         self._module = module
         self._grace_s = grace_s
+        self._silent_s = silent_s
+        self._ask_s = min(ASK_S, silent_s / 4)
         self._workers: dict[int, Worker] = {}
-        self._last: list[Snapshot] = []
+        self._served: set[int] = set()
+        self._ended = Snapshot({}, {})
+        #: A scrape comes on a thread of its own, and must see a worker either alive or ended, not both and not neither.
+        self._moving = threading.Lock()
         self._stopping = asyncio.Event()
-        self._is_refused = False
+        #: Why workers refused to start, each thing once.
+        self.problems: dict[Problem, None] = {}
         self.restarts = 0
 
     @property
     def states(self) -> list[State]:
         """The last state of each worker that told one."""
-        return [worker.state for worker in self._workers.values() if worker.state]
+        with self._moving:
+            return [worker.state for worker in self._workers.values() if worker.state]
 
     @property
     def is_ready(self) -> bool:
@@ -145,14 +182,14 @@ class Supervisor:
     @property
     def snapshots(self) -> list[Snapshot]:
         """What living workers have counted, and what ended ones had: a counter never goes back because a worker did."""
-        return [*self._last, *(state.metrics for state in self.states)]
+        with self._moving:
+            return [self._ended, *(worker.state.metrics for worker in self._workers.values() if worker.state)]
 
     def stop(self) -> None:
         """Begin to stop: SIGTERM to every worker. `run` returns once they are gone."""
         self._stopping.set()
         for worker in self._workers.values():
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.terminate()
+            worker.process.terminate()
 
     def kill(self) -> None:
         """SIGKILL to every worker, at once."""
@@ -160,36 +197,58 @@ class Supervisor:
         for worker in self._workers.values():
             worker.process.kill()
 
-    async def run(self) -> bool:
-        """Keep the workers until stopped. False when a worker refused to start, and so all were stopped."""
-        await asyncio.gather(*(self._keep(job) for job in self._jobs))
-        return not self._is_refused
+    async def run(self) -> None:
+        """Keep the workers until stopped.
+
+        Raises:
+            BadConfig: a worker could not even start once, so all were stopped.
+        """
+        try:
+            await asyncio.gather(*(self._keep(job) for job in self._jobs))
+        except BaseException:
+            self.kill()
+            raise
+        if self.problems:
+            raise BadConfig(list(self.problems))
 
     async def _keep(self, job: Job) -> None:
         delay = RESTART_S
         while not self._stopping.is_set():
-            worker = await self._start(job)
-            self._workers[job.index] = worker
-            if self._stopping.is_set():  # stop() came while the process was being started and did not see it
-                worker.process.terminate()
-            code = await self._watch(worker)
-            del self._workers[job.index]
-            if worker.state is not None:
-                self._last.append(Snapshot(_counters_only(worker.state.metrics), worker.state.metrics.histograms))
-            if code == REFUSED:
-                self._is_refused = True
-                self.stop()
+            began = time.monotonic()
+            try:
+                why = await self._life(job)
+            except OSError as error:  # no memory, no process, no descriptor left: there may be later
+                why = {"error": str(error)}
             if self._stopping.is_set():
                 return
             self.restarts += 1
-            delay = RESTART_S if time.monotonic() - worker.started_at > SETTLED_S else min(delay * 2, RESTART_MAX_S)
-            _log.error("a worker ended and is started again", extra={"worker": job.index, "exit_code": code, "in_s": delay})
+            delay = RESTART_S if time.monotonic() - began > SETTLED_S else min(delay * 2, RESTART_MAX_S)
+            _log.error("a worker ended and is started again", extra={"worker": job.index, "in_s": delay, **why})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
+    async def _life(self, job: Job) -> dict[str, object]:
+        """One worker from its start to its end; how it ended, for the log."""
+        worker = await self._start(job)
+        with self._moving:
+            self._workers[job.index] = worker
+        if self._stopping.is_set():  # stop() came while the process was being started and did not see it
+            worker.process.terminate()
+        code = await self._watch(worker)
+        with self._moving:
+            del self._workers[job.index]
+            if worker.state is not None:
+                self._served.add(job.index)
+                self._ended = merged([self._ended, _counters_only(worker.state.metrics)])
+        if code == REFUSED and job.index not in self._served:
+            self.problems |= dict.fromkeys(worker.problems)
+            self.stop()
+        # One that served before is tried again: what is wrong now may be mended, and the other workers go on.
+        return {"pid": worker.process.pid, "exit_code": code, "problems": [str(problem) for problem in worker.problems]}
+
     async def _start(self, job: Job) -> Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _without_ctrl_c():
             # The descriptor keeps its number in the child, so the child is told it; nothing else is inherited.
             process = subprocess.Popen(  # noqa: ASYNC220 — it returns as soon as the child runs, a few ms
                 [sys.executable, "-m", self._module, str(theirs.fileno())],
@@ -198,75 +257,98 @@ class Supervisor:
             )
         control = await Control.of(ours)
         control.send(job)
-        return Worker(process, control, time.monotonic())
+        return Worker(process, control)
 
     async def _watch(self, worker: Worker) -> int:
         """Ask and listen until the worker's process has ended; its exit code."""
-        listening = asyncio.ensure_future(self._listen(worker))
+        listening = asyncio.ensure_future(worker.listen())
+        deadline: float | None = None
         try:
-            deadline: float | None = None
             while (code := worker.process.poll()) is None:
                 now = time.monotonic()
                 if self._stopping.is_set():
                     deadline = deadline or now + self._grace_s + LATE_S
-                if now > (deadline or worker.heard_at + SILENT_S):
+                if now > (deadline or self._silent_until(worker)):
                     _log.error("a worker does not answer and is killed", extra={"pid": worker.process.pid})
                     worker.process.kill()
                 worker.control.send(None)
-                await asyncio.wait({listening}, timeout=0.05 if self._stopping.is_set() or listening.done() else ASK_S)
                 if listening.done():
                     await asyncio.sleep(0.01)
+                else:
+                    await asyncio.wait({listening}, timeout=0.05 if self._stopping.is_set() else self._ask_s)
+            await asyncio.wait({listening}, timeout=LATE_S)  # what it said last
         finally:
             listening.cancel()
             worker.control.close()
         return code
 
-    async def _listen(self, worker: Worker) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                worker.state = msgspec.msgpack.decode(await worker.control.receive(), type=State)
-                worker.heard_at = time.monotonic()
+    def _silent_until(self, worker: Worker) -> float:
+        return worker.heard_at + self._silent_s if worker.heard_at else worker.started_at + max(START_S, self._silent_s)
 
 
-def _counters_only(snapshot: Snapshot) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """What is started in this block never sees SIGINT, also not before its first line: Ctrl-C reaches the whole group, and the
+    parent decides. For the parent it waits until the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _counters_only(snapshot: Snapshot) -> Snapshot:
     """What an ended worker leaves behind: what it counted, not what it was."""
-    return {name: rows for name, rows in snapshot.values.items() if name.endswith("_total")}
+    return Snapshot({name: rows for name, rows in snapshot.values.items() if name.endswith("_total")}, snapshot.histograms)
 
 
-async def as_worker(descriptor: int, run: Run) -> None:
+async def as_worker(descriptor: int, run: Run) -> int:
     """A worker's side: take the job, run it, answer questions, and set the event when it is time to drain.
 
     Args:
         descriptor: the worker's end of the pair.
-        run: the work.
-    """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    control = await Control.of(socket.socket(fileno=descriptor))
-    job = msgspec.msgpack.decode(await control.receive(), type=Job)
-    state: list[Callable[[], State]] = []
+        run: the work. A BadConfig of it is told to the parent.
 
-    def hand_over(tell: Callable[[], State]) -> None:
-        state[:] = [tell]
+    Returns:
+        The exit code.
+    """
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    control = await Control.of(socket.socket(fileno=descriptor))
+    tell: Callable[[], State] | None = None
+
+    def hand_over(telling: Callable[[], State]) -> None:
+        nonlocal tell
+        tell = telling
         control.send(tell())
 
     async def answer() -> None:
         try:
             while True:
                 await control.receive()
-                if state:
-                    control.send(state[0]())
+                if tell is not None:
+                    control.send(tell())
         except EOFError:
             stop.set()
 
+    try:
+        job = msgspec.msgpack.decode(await control.receive(), type=Job)
+    except EOFError:  # the parent is gone before it said anything
+        return DRAINED
     answering = asyncio.ensure_future(answer())
     try:
         await run(job, stop, hand_over)
+    except BadConfig as bad:
+        control.send(Refused(bad.problems))
+        return REFUSED
+    except Exception:  # noqa: BLE001 (the worker loop: logged, and the parent starts another)
+        _log.exception("a worker ended in an error of ours")
+        return FAILED
     finally:
         answering.cancel()
-        control.close()
+        await control.finish()
+    return DRAINED
 
 
 def leave_no_core() -> None:
