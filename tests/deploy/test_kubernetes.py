@@ -15,7 +15,7 @@ from extauthz.envoy_config.check import check_text
 from extauthz.envoy_config.render import render
 from extauthz.gateway.load import load
 from extauthz.services.health import LIVENESS, READINESS
-from extauthz.settings import parse_listen, worker_listens
+from extauthz.settings import parse_listen, read_serving, worker_listens
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
@@ -153,6 +153,14 @@ def test_probes_ask_names_that_are_served_and_liveness_does_not_depend_on_redis(
     asked = {name: sidecar[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
     assert asked["liveness"] == LIVENESS
     assert {asked["startup"], asked["readiness"]} <= set(READINESS)
+
+
+@pytest.mark.parametrize("manifest", DEPLOYMENTS, ids=lambda manifest: manifest["metadata"]["name"])
+def test_the_grace_period_outlasts_the_pause_before_the_end_and_the_drain(manifest: Manifest) -> None:
+    pauses = [each.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for each in containers(manifest)]
+    drain = read_serving({"EXTAUTHZ_REDIS_URL": "redis://x", "EXTAUTHZ_MASTER_KEY_FILE": __file__}).drain_s
+    assert max(pauses) > 0
+    assert manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > max(pauses) + drain
 
 
 @pytest.mark.parametrize("manifest", DEPLOYMENTS, ids=lambda manifest: manifest["metadata"]["name"])
