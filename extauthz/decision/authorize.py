@@ -10,6 +10,9 @@ from extauthz.decision.request import Request
 from extauthz.gateway.model import Provider
 from extauthz.tenants.cache import Identity
 
+#: A longer name is no model's, and what was decided is remembered under the name: 64 of them per key must stay small.
+MODEL_LENGTH_MAX = 256
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -51,7 +54,7 @@ def check_model(identity: Identity, compiled: CompiledRoute, path_model: str | N
         if model is not None and model != path_model:
             raise refusals.model_disagrees()
         model = path_model
-    if not model:
+    if not model or len(model) > MODEL_LENGTH_MAX:
         raise refusals.model_unreadable()
     allows = _matcher_of(identity.key.models)
     if (compiled.allows_model and not compiled.allows_model(model)) or (allows and not allows(model)):

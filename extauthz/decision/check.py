@@ -107,10 +107,11 @@ class Checker:
         """The policy in force; None before the first valid gateway file."""
         return self._policy
 
-    async def check(self, request: Request, matched: Matched | None, deadline: float) -> Allowed:
+    async def check(self, request: Request, policy: Policy, matched: Matched | None, deadline: float) -> Allowed:
         """Decide one request.
 
         Args:
+            policy: what was in force when the request came; it is decided by this one, whatever comes into force meanwhile.
             matched: what `policy.match` found; the door asks first, because a refusal's form is the route's.
             deadline: the loop's time by which the answer is worthless.
 
@@ -127,7 +128,7 @@ class Checker:
             raise refusals.route_not_found()
         for _ in range(RELOADS_MAX + 1):
             try:
-                return await self._pass(identity, matched, request, deadline)
+                return await self._pass(identity, policy, matched, request, deadline)
             except _StaleError:
                 pass
             except Refusal as refusal:
@@ -142,7 +143,7 @@ class Checker:
             is_cached = False
         raise Unavailable("the documents changed faster than they could be read")
 
-    async def _pass(self, identity: Identity, matched: Matched, request: Request, deadline: float) -> Allowed:
+    async def _pass(self, identity: Identity, policy: Policy, matched: Matched, request: Request, deadline: float) -> Allowed:
         """Steps 3 to 6. A tenant's own open breaker shortens the chain and asks again, at most once per provider."""
         now = self._now()
         passage = self._remembered(identity, matched, request, now)
@@ -154,7 +155,7 @@ class Checker:
                 raise _refused(passage, reply)
         excluded: set[str] = set() if passage is None else {passage.chain[0].provider.name}
         while True:
-            passage, probe = await self._found(identity, matched, request, excluded, deadline)
+            passage, probe = await self._found(identity, policy, matched, request, excluded, deadline)
             first = passage.chain[0].provider.name
             try:
                 reply = await self._admitted(passage, self._now(), deadline)
@@ -177,8 +178,8 @@ class Checker:
         passage: Passage | None = passages.get(slot)
         if passage is None and not request.model_is_ambiguous:
             passage = passages.get((slot, matched[1], request.model))
-        if passage is None or passage.era is not self._era or now >= passage.valid_until:
-            return None
+        if passage is None or passage.era is not self._era or now >= passage.valid_until or passage.route is not matched[0]:
+            return None  # the last: a slot names another route under another policy, and this request may have come under that
         if request.tenant_hint or identity.key.networks:
             check_source(identity, request)
         return passage
@@ -186,15 +187,14 @@ class Checker:
     async def _found(
         self,
         identity: Identity,
+        policy: Policy,
         matched: Matched,
         request: Request,
         excluded: set[str],
         deadline: float,
     ) -> tuple[Passage, bytes | None]:
         """Steps 3 to 5, and their result remembered where it will hold for the next request too."""
-        policy, era, compiled = self._policy, self._era, matched[0]
-        if policy is None or policy.routes[compiled.index] is not compiled:
-            raise Unavailable("the gateway file changed while the request was decided")
+        era, compiled = self._era, matched[0]
         authorize(identity, compiled, matched[1], request, self._unix_ms())
         plan = policy.plan(identity.tenant.plan)
         if plan is None:
@@ -211,7 +211,7 @@ class Checker:
             several=request.takes_chain,
         )
         passage = self._compiled(identity, compiled, chain, plan, era, takes_chain=request.takes_chain)
-        if not excluded and chain.probe is None and era is self._era:
+        if not excluded and chain.probe is None and era is self._era and policy is self._policy:
             slot = compiled.index * 2 + request.takes_chain
             if len(identity.passages) >= PASSAGES_MAX:
                 identity.passages.clear()

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -5,7 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from extauthz import _pb, keyspace
+from extauthz.services.check import decoded
 from tests.harness.deciding import Deciding, deciding
+from tests.harness.gateways import gateway, route
+from tests.harness.messages import check_request
 
 CHAT = "/v1/chat/completions"
 STRICT = "/v1/strict"
@@ -98,8 +103,6 @@ async def test_the_documents_found_must_be_the_keys_own(system: Deciding) -> Non
     key = await system.acme()
     await system.record.tenant("other")
     theirs = await system.record.key("other", ("chat",))
-    from extauthz import keyspace  # noqa: PLC0415
-
     await system.record.server.execute("SET", keyspace.key_index(key.digest), f"other/{theirs.key_id}")
     answer = await system.check(key.text)
     assert (answer.status, answer.refused_by) == (401, "key_unknown")
@@ -160,6 +163,7 @@ async def test_a_key_bound_to_networks_works_only_from_them(system: Deciding) ->
         ({"model": "gpt-4o"}, (403, "model_not_found")),
         ({}, (400, "model_unreadable")),
         ({"model": ""}, (400, "model_unreadable")),
+        ({"model": "claude-opus-" + "x" * 300}, (400, "model_unreadable")),
         ({"llm": {"model": 7}}, (400, "model_unreadable")),
         ({"llm": {"model": None}}, (400, "model_unreadable")),
         ({"llm": {"model": ["gpt-4o-mini"]}}, (400, "model_unreadable")),
@@ -224,8 +228,6 @@ async def test_a_fallback_waits_for_nobody_and_then_has_its_own_credential(syste
     key = await system.acme()
     first = await system.check(key.text, chains=True)
     assert first.request_headers["x-extauthz-chain"] == "chain:openai"
-    import asyncio  # noqa: PLC0415
-
     loop = asyncio.get_running_loop()
     deadline = loop.time() + 5
     answer = first
@@ -240,6 +242,30 @@ async def test_a_fallback_waits_for_nobody_and_then_has_its_own_credential(syste
     removed = set(answer.message.ok_response.headers_to_remove)
     assert {"authorization", "x-api-key"} <= removed
     assert (await system.check(key.text)).request_headers == {"authorization": "Bearer credential-of-acme-for-openai"}
+
+
+async def test_a_request_is_decided_by_the_policy_it_came_under(system: Deciding) -> None:
+    """A reload while a cold request waits for its documents neither fails it nor mixes two policies."""
+    key = await system.acme()
+    waiting = asyncio.ensure_future(system.check(key.text))
+    await asyncio.sleep(0)
+    system.core.install(gateway(routes=(route("chat", "/v1/chat/completions", "chat", ("backup",)),)))
+    assert (await waiting).request_headers == {"authorization": "Bearer credential-of-acme-for-openai"}
+    assert (await system.check(key.text)).request_headers == {"authorization": "Bearer credential-of-acme-for-backup"}
+
+
+async def test_a_slot_of_another_policy_is_never_taken_for_ones_own(system: Deciding) -> None:
+    """Route 0 of the old policy is not route 0 of the new one, though both are remembered under 0."""
+    key = await system.acme(scopes=("chat",))
+    old = system.core.checker.policy
+    assert old is not None
+    request = decoded(_pb.CheckRequest.FromString(check_request(key.text)))
+    matched = old.match(request.method, request.host, request.path)
+    assert matched is not None
+    system.core.install(gateway(routes=(route("messages", "/v1/messages", "chat", ("anthropic",), shape="anthropic"),)))
+    assert (await system.check(key.text, path="/v1/messages")).is_allow
+    allowed = await system.core.checker.check(request, old, matched, asyncio.get_running_loop().time() + 1)
+    assert [link.provider.name for link in allowed.passage.chain] == ["openai"]
 
 
 async def test_a_tenant_without_a_credential_is_refused_and_never_gets_anothers(system: Deciding) -> None:
