@@ -1,6 +1,7 @@
 """The listener: what a client's request goes through before and after the decision. The order of the filters is the safety here.
 
-1. before routing, and again as the first filter: every header that is ours, and every `x-envoy-` one, is taken from the client;
+1. every header that is ours, and every `x-envoy-` one, is taken from the client. The route that was found before, even if a
+   forged header found it, does not outlive the decision;
 2. the body's `model` and the like become dynamic metadata, so that the sidecar needs no body;
 3. ext_authz: the decision;
 4. a chain's credentials and the path are copied into filter state, for the attempts (clusters.py);
@@ -105,14 +106,6 @@ def _connection_manager(gateway: Gateway) -> Node:
         request_timeout="120s",
         stream_idle_timeout="300s",
         upgrade_configs=[],
-        early_header_mutation_extensions=[
-            {
-                "name": "strip",
-                "typed_config": typed(
-                    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=_stripped()
-                ),
-            }
-        ],
         http_filters=_filters(gateway),
         route_config=route_configuration(gateway),
         access_log=[
@@ -126,14 +119,11 @@ def _connection_manager(gateway: Gateway) -> Node:
     )
 
 
-def _stripped() -> list[Node]:
-    return [remove_prefix(headers.INTERNAL_PREFIX), remove_prefix("x-envoy-")]
-
-
 def _filters(gateway: Gateway) -> list[Node]:
     credentials = {CREDENTIAL_STATE_PREFIX + p.name: f"%REQ({headers.CREDENTIAL_PREFIX}{p.name})%" for p in with_fallback(gateway)}
+    stripped = [remove_prefix(headers.INTERNAL_PREFIX), remove_prefix("x-envoy-")]
     return [
-        header_mutation("strip", _stripped(), [remove_prefix(headers.INTERNAL_PREFIX), {"remove": "set-cookie"}]),
+        header_mutation("strip", stripped, [remove_prefix(headers.INTERNAL_PREFIX), {"remove": "set-cookie"}]),
         _keep("note", {_HOST_STATE: "%REQ(:AUTHORITY)%", _ASKED_STATE: "%PATH(NQ)%"}),
         {"name": "body", "typed_config": _json_to_metadata()},
         {"name": "decision", "typed_config": _ext_authz(gateway)},
@@ -183,10 +173,19 @@ def _ext_authz(gateway: Gateway) -> Node:
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
         grpc_service={
-            "envoy_grpc": {
-                "cluster_name": SIDECAR,
-                # A connection that could not be made has carried nothing. Anything else may have been counted: never sent again.
-                "retry_policy": {"retry_on": "connect-failure", "num_retries": 1},
+            "envoy_grpc": {"cluster_name": SIDECAR},
+            # A connection that could not be made has carried nothing, so another worker is asked. Anything else may have been
+            # counted: never sent again. Envoy heeds this only here, not inside `envoy_grpc`.
+            "retry_policy": {
+                "retry_on": "connect-failure",
+                "num_retries": 1,
+                "retry_host_predicate": [
+                    {
+                        "name": "envoy.retry_host_predicates.previous_hosts",
+                        "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+                    }
+                ],
+                "host_selection_retry_max_attempts": 10,
             },
             "timeout": duration(gateway.listener.check_timeout_ms),
         },

@@ -120,7 +120,7 @@ def test_the_first_filter_takes_what_is_ours_and_every_check_fails_closed() -> N
     assert filters == ["strip", "note", "body", "decision", "keep", "router"]
     decision = manager["http_filters"][3]["typed_config"]
     assert (decision["failure_mode_allow"], decision["status_on_error"]) == (False, {"code": "ServiceUnavailable"})
-    assert decision["grpc_service"]["envoy_grpc"]["retry_policy"]["retry_on"] == "connect-failure"
+    assert decision["grpc_service"]["retry_policy"]["retry_on"] == "connect-failure"
     hosts = manager["route_config"]["virtual_hosts"]
     for host in hosts:
         *routes, last = host["routes"]

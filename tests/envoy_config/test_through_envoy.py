@@ -354,6 +354,8 @@ def test_every_worker_gets_its_share(tmp_path_factory: pytest.TempPathFactory) -
             assert http1(gateway.listener.port, "GET", "/", http1_headers("h", b"")).status == 403
         assert min(len(worker.asked) for worker in workers) >= 10
         workers[0].stop()
+        # Before any health check has noticed.
+        assert {http1(gateway.listener.port, "GET", "/", http1_headers("h", b"")).status for _ in range(20)} == {403}
         eventually(lambda: "::health_flags::/failed_active_hc" in envoy.admin("/clusters")[1], 5)
         before = len(workers[1].asked)
         assert {http1(gateway.listener.port, "GET", "/", http1_headers("h", b"")).status for _ in range(20)} == {403}
