@@ -34,6 +34,8 @@ from extauthz.settings import ServingSettings
 from extauthz.telemetry.metrics import Metrics
 from extauthz.tenants.cache import Identities
 
+#: How often what has expired is dropped from memory, seconds: a credential stays at most so much longer than it is used.
+FORGET_S = 15.0
 _credentials_log = logging.getLogger("extauthz.credentials")
 
 
@@ -72,6 +74,7 @@ class Core:
             unix_ms=clock.unix_ms,
         )
         self.check = CheckService(self.checker, self.metrics, now)
+        self._forgetting: asyncio.Task[None] | None = None
 
     def install(self, gateway: Gateway) -> None:
         """Decide by this gateway file from now on."""
@@ -82,9 +85,18 @@ class Core:
         """Connect to Redis and begin to poll; returns after the first attempt, whether or not Redis answered."""
         await self.redis.start()
         self.breakers.start()
+        self._forgetting = asyncio.get_running_loop().create_task(self._forget_expired())
+
+    async def _forget_expired(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_S)
+            self.credentials.forget_expired()
+            await self.checker.forget_expired()
 
     async def close(self) -> None:
         """End what runs in the background, and the connection."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self.breakers.close()
         await self.credentials.close()
         await self.redis.close()

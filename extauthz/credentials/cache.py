@@ -166,6 +166,15 @@ class Credentials:
         """How many secrets are in memory, fresh or not."""
         return len(self._opened)
 
+    def forget_expired(self) -> None:
+        """Drop what may not even be served while the source is silent. The oldest come first, so it ends at the first young one."""
+        now = self._now()
+        while self._opened:
+            key, opened = next(iter(self._opened.items()))
+            if opened.served_until > now:
+                return
+            self._drop(key)
+
     def _begin(self, ref: SecretRef) -> asyncio.Task[Secret | ExtauthzError] | None:
         """The fetch of this secret that is under way, or a new one; None at the bound."""
         task = self._under_way.get(ref)

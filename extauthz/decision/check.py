@@ -35,6 +35,8 @@ from extauthz.tenants.cache import Identities, Identity
 RELOADS_MAX = 2
 #: Passages remembered per key; a client can only make its own key's forget.
 PASSAGES_MAX = 64
+#: Identities looked through before the loop gets its turn: 0.1 ms.
+SWEEP_STEP = 200
 #: How long after its last confirmation a document may be decided on while Redis does not answer (docs/reliability.md).
 UNCONFIRMED_S = 30.0
 
@@ -106,6 +108,15 @@ class Checker:
     def policy(self) -> Policy | None:
         """The policy in force; None before the first valid gateway file."""
         return self._policy
+
+    async def forget_expired(self) -> None:
+        """Drop every passage that may not be used any more: a credential must not stay because nobody asks. In small steps."""
+        for number, identity in enumerate(self._identities.held()):
+            if number % SWEEP_STEP == 0:
+                await asyncio.sleep(0)
+            now = self._now()
+            for slot in [slot for slot, passage in identity.passages.items() if now >= passage.valid_until]:
+                del identity.passages[slot]
 
     async def check(self, request: Request, policy: Policy, matched: Matched | None, deadline: float) -> Allowed:
         """Decide one request.

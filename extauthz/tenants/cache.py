@@ -69,6 +69,10 @@ class Identities:
     def __len__(self) -> int:
         return len(self._held)
 
+    def held(self) -> list[Identity]:
+        """All identities in memory, as they are now."""
+        return list(self._held.values())
+
     async def load(self, digest: bytes, key_id: str) -> Identity:
         """Read both documents, once for all who ask at the same time; the reading outlives a caller that is cancelled.
 

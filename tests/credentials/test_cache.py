@@ -487,3 +487,14 @@ async def test_neither_memory_nor_its_errors_show_a_secret(redis_url: str, caplo
     while error is not None:
         assert error.__traceback__ is None
         error = error.__cause__
+
+
+async def test_what_may_not_even_be_served_is_dropped_from_memory() -> None:
+    bench = Bench()
+    await bench.credentials.fetch(REF)
+    bench.after(599.99)
+    bench.credentials.forget_expired()
+    assert len(bench.credentials) == 1
+    bench.after(0.01)
+    bench.credentials.forget_expired()
+    assert (len(bench.credentials), bench.credentials._opened_bytes) == (0, 0)

@@ -339,3 +339,16 @@ async def test_a_refusal_has_the_shape_of_its_route(system: Deciding, path: str,
         path, ("status", "UNAUTHENTICATED")
     )
     assert body["error"][expected[0]] == expected[1]
+
+
+async def test_a_passage_that_may_not_be_used_is_not_kept_either(system: Deciding) -> None:
+    key = await system.acme()
+    assert (await system.check(key.text)).is_allow
+    identity = system.core.identities.held()[0]
+    await system.core.checker.forget_expired()
+    assert len(identity.passages) == 1
+    for passage in identity.passages.values():
+        passage.valid_until = 0.0
+    await system.core.checker.forget_expired()
+    assert identity.passages == {}
+    assert (await system.check(key.text)).is_allow
