@@ -211,26 +211,28 @@ class GoesOn:
 
     def __init__(self, system: Deciding, statuses: set[int], *, counts: bool, asks_admission: bool = False) -> None:
         self._system = system
-        self._real = system.core.checker
+        self._real: Any = system.core.checker
         self._statuses = statuses
         self._counts = counts
         self._asks_admission = asks_admission
         self.policy = self._real.policy
 
-    async def check(self, request: Any, matched: Any, deadline: float) -> Allowed:
+    async def check(self, *arguments: Any) -> Allowed:
         try:
-            return await self._real.check(request, matched, deadline)
+            allowed: Allowed = await self._real.check(*arguments)
         except Refusal as refusal:
             if refusal.http_status not in self._statuses:
                 raise
+        else:
+            return allowed
         prepared = prepare("anonymous", b"", "anonymous", b"", "openai", ())
         if self._counts:
             await self._system.core.redis.execute("INCR", keyspace.counter("", "requests", "fixed60000"))
         if self._asks_admission:
-            await self._real._admit(prepared, deadline)
+            await self._real._admit(prepared, math.inf)
             raise refusals.route_not_found()
         anonymous = Identity(tenant_document("anonymous", "", ()), key_document("anonymous", "a" * 16, b"", ()), 0.0)
-        compiled = self._real.policy.routes[0]  # type: ignore[union-attr]
+        compiled = self._real.policy.routes[0]
         link = Link(compiled.providers[0], Secret(b"the platform's"))
         return Allowed(Passage(anonymous, compiled, (link,), prepared, FailureMode(), None, math.inf, takes_chain=False), -1, 0, 0)
 
