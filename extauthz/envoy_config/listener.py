@@ -162,7 +162,8 @@ def _json_to_metadata() -> Node:
         request_rules={
             "rules": [model, field("stream"), field("max_tokens"), *others],
             "allow_content_types": ["application/json"],
-            "allow_content_types_regex": {"regex": r"(?i)application/json\s*(;.*)?"},
+            # No other charset: UTF-7, for one, can hide another model from a reader of UTF-8.
+            "allow_content_types_regex": {"regex": r'(?i)application/json\s*(;\s*charset=("utf-8"|utf-8)\s*)?'},
             "allow_empty_content_type": False,
         },
     )
