@@ -8,6 +8,7 @@
 5. the router, by the chain that the decision named.
 """
 
+import json
 from itertools import product
 
 from extauthz.envoy_config.clusters import (
@@ -107,6 +108,7 @@ def _connection_manager(gateway: Gateway) -> Node:
         stream_idle_timeout="300s",
         upgrade_configs=[],
         http_filters=_filters(gateway),
+        local_reply_config=_local_replies(),
         route_config=route_configuration(gateway),
         access_log=[
             {
@@ -117,6 +119,14 @@ def _connection_manager(gateway: Gateway) -> Node:
             }
         ],
     )
+
+
+def _local_replies() -> Node:
+    """When no provider could be asked Envoy answers itself, with what it knows of the network in the text: clients get JSON."""
+    error = {"message": "The provider did not answer.", "type": "service_unavailable_error", "param": None, "code": "no_answer"}
+    body = {"text_format_source": {"inline_string": json.dumps({"error": error})}, "content_type": "application/json"}
+    flags = ["UH", "UF", "UT", "UC", "UR", "URX", "LR", "UO", "NC"]
+    return {"mappers": [{"filter": {"response_flag_filter": {"flags": flags}}, "body_format_override": body}]}
 
 
 def _filters(gateway: Gateway) -> list[Node]:

@@ -224,7 +224,8 @@ def test_tls_is_verified_and_each_attempt_has_its_own(world: World) -> None:
     assert world.post("/v1/mixed").status == 200
     assert world.seen()[0]["host"] == f"localhost:{world.providers['t'].port}"
     world.sidecar.decide = lambda _: allowed("u", authorization="Bearer u")
-    assert world.post("/v1/mixed").status == 503
+    refused = world.post("/v1/mixed")
+    assert (refused.status, json.loads(refused.body)["error"]["code"]) == (503, "no_answer")
     keys = {KEY + name: f"Bearer key-{name}" for name in "atu"}
     world.sidecar.decide = lambda _: allowed("a", "t", **keys)
     world.providers["a"].failing = 500
