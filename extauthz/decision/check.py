@@ -155,30 +155,36 @@ class Checker:
         raise Unavailable("the documents changed faster than they could be read")
 
     async def _pass(self, identity: Identity, policy: Policy, matched: Matched, request: Request, deadline: float) -> Allowed:
-        """Steps 3 to 6. A tenant's own open breaker shortens the chain and asks again, at most once per provider."""
+        """Steps 3 to 6. A tenant's own open breaker shortens the chain and asks again, at most once per provider. HOT."""
+        excluded: set[str] = set()
+        probe: bytes | None = None
         now = self._now()
         passage = self._remembered(identity, matched, request, now)
-        if passage is not None:
-            reply = await self._admitted(passage, now, deadline)
-            if reply[0] == ADMITTED:
-                return Allowed(passage, reply[1], reply[2], reply[3])
-            if reply[0] != BREAKER_OPEN:
-                raise _refused(passage, reply)
-        excluded: set[str] = set() if passage is None else {passage.chain[0].provider.name}
         while True:
-            passage, probe = await self._found(identity, policy, matched, request, excluded, deadline)
-            first = passage.chain[0].provider.name
+            if passage is None:
+                passage, probe = await self._found(identity, policy, matched, request, excluded, deadline)
+                now = self._now()
             try:
-                reply = await self._admitted(passage, self._now(), deadline)
+                try:
+                    reply = await self._admit(passage.prepared, deadline)
+                except Unavailable as error:
+                    reply = self._admitted_locally(passage, now, error)
+                else:
+                    if type(reply) is not list:  # bytes can be indexed too, and zeros would read as an admission
+                        raise Unavailable("the admission script's reply has not its form")
+                    if reply[0] != STALE:
+                        identity.confirmed_at = now
             except BaseException:
-                self._give_back(first, probe)
+                self._give_back(passage, probe)
                 raise
             if reply[0] == ADMITTED:
                 return Allowed(passage, reply[1], reply[2], reply[3])
-            self._give_back(first, probe)
+            self._give_back(passage, probe)
+            first = passage.chain[0].provider.name
             if reply[0] != BREAKER_OPEN or first in excluded:
                 raise _refused(passage, reply)
             excluded.add(first)
+            passage = probe = None
 
     def _remembered(self, identity: Identity, matched: Matched, request: Request, now: float) -> Passage | None:
         if self._breakers.version != self._breaker_version:
@@ -209,7 +215,7 @@ class Checker:
         authorize(identity, compiled, matched[1], request, self._unix_ms())
         plan = policy.plan(identity.tenant.plan)
         if plan is None:
-            raise Unavailable(
+            raise refusals.plan_unusable(
                 f"the gateway file has no plan {identity.tenant.plan!r}, which tenant {identity.tenant.tenant_id} is on"
             )
         chain = await self._chooser.choose(
@@ -245,7 +251,7 @@ class Checker:
         try:
             rules = rules_of(plan, overrides, tenant.tenant_id, key.key_id, compiled.route.name)
         except Malformed as error:
-            raise Unavailable(str(error)) from error
+            raise refusals.plan_unusable(str(error)) from error
         first = chain.links[0].provider.name
         prepared = prepare(tenant.tenant_id, tenant.epoch, key.key_id, key.epoch, first, rules)
         valid_until = chain.valid_until
@@ -253,30 +259,21 @@ class Checker:
             valid_until = min(valid_until, self._now() + (key.expires_at_ms - self._unix_ms()) / 1000)
         return Passage(identity, compiled, chain.links, prepared, plan.failure_mode, era, valid_until, takes_chain=takes_chain)
 
-    async def _admitted(self, passage: Passage, now: float, deadline: float) -> list[int]:
-        """The script's reply, or the plan's local share of it while Redis does not answer."""
-        identity = passage.identity
-        try:
-            reply = await self._admit(passage.prepared, deadline)
-        except Unavailable:
-            mode = passage.failure_mode
-            if mode.share <= 0 or not passage.prepared.rules or now - identity.confirmed_at > UNCONFIRMED_S:
-                raise
-            return self._local_share.take(passage.prepared.rules, mode.share, mode.sidecars, now)
-        if type(reply) is not list:  # bytes can be indexed too, and zeros would read as an admission
-            raise Unavailable("the admission script's reply has not its form")
-        if reply[0] != STALE:
-            identity.confirmed_at = now
-        return reply
+    def _admitted_locally(self, passage: Passage, now: float, error: Unavailable) -> list[int]:
+        """The plan's local share of an admission, while Redis does not answer. Raises the error where there is none."""
+        mode = passage.failure_mode
+        if mode.share <= 0 or not passage.prepared.rules or now - passage.identity.confirmed_at > UNCONFIRMED_S:
+            raise error
+        return self._local_share.take(passage.prepared.rules, mode.share, mode.sidecars, now)
 
-    def _give_back(self, provider: str, probe: bytes | None) -> None:
+    def _give_back(self, passage: Passage, probe: bytes | None) -> None:
         """Release a probe that this request will not make; in the background, because its answer is already known."""
         if probe is None:
             return
 
         async def release() -> None:
             try:
-                await self._probes.release(provider, probe, self._now() + 1.0)
+                await self._probes.release(passage.chain[0].provider.name, probe, self._now() + 1.0)
             except Unavailable:
                 return  # the lease ends by itself
 

@@ -24,6 +24,7 @@ ON_DOCUMENTS = frozenset(
         "model_ambiguous",
         "model_disagrees",
         "no_credential",
+        "plan_unusable",
     },
 )
 
@@ -163,6 +164,11 @@ def rate_limited(limit: str, retry_after_ms: int | None) -> Refusal:
 def unavailable(what: str, retry_after_ms: int) -> Refusal:
     """A dependency did not answer. Its name is for the log alone."""
     return Refusal("unavailable", 503, "The service is temporarily unavailable.", what, retry_after_ms)
+
+
+def plan_unusable(what: str) -> Refusal:
+    """The tenant's plan or limits and the gateway file do not fit together. The operator's mistake, so not the client's fault."""
+    return Refusal("plan_unusable", 503, "The service is temporarily unavailable.", what, 1_000)
 
 
 def not_configured() -> Refusal:

@@ -352,3 +352,10 @@ async def test_a_passage_that_may_not_be_used_is_not_kept_either(system: Decidin
     await system.core.checker.forget_expired()
     assert identity.passages == {}
     assert (await system.check(key.text)).is_allow
+
+
+async def test_a_tenant_taken_off_a_plan_that_the_gateway_file_lacks_passes_at_once(system: Deciding) -> None:
+    key = await system.acme("no-such-plan")
+    assert [(await system.check(key.text)).refused_by for _ in range(2)] == ["plan_unusable"] * 2
+    await system.record.change("acme", plan="none")
+    assert (await system.check(key.text)).is_allow

@@ -123,7 +123,7 @@ CASES = (
     Case("no_provider", 503, without_providers),
     Case("unavailable", 503, emptied),
     Case("unavailable", 503, half_published),
-    Case("unavailable", 503, on_no_plan),
+    Case("plan_unusable", 503, on_no_plan),
     Case("not_configured", 503, unconfigured),
     Case("rate_limit_exceeded", 429, spent, reaches_admission=True),
 )

@@ -142,7 +142,7 @@ def test_a_client_is_told_when_to_come_back_or_that_it_need_not(refusal: Refusal
 
 def test_waiting_helps_exactly_where_time_changes_the_answer() -> None:
     waits = {refusal.code for refusal in REFUSALS if refusal.retry_after_ms is not None}
-    assert waits == {"rate_limit_exceeded", "no_provider", "unavailable", "not_configured"}
+    assert waits == {"rate_limit_exceeded", "no_provider", "unavailable", "not_configured", "plan_unusable"}
 
 
 def test_a_time_that_has_come_is_a_second_and_a_millisecond() -> None:
