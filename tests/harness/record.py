@@ -39,6 +39,9 @@ class Record:
     async def change(self, tenant_id: str, **changes: object) -> None:
         await tenants.change_tenant(self.server, tenant_id, lambda document: msgspec.structs.replace(document, **changes))
 
+    async def read(self, tenant_id: str) -> TenantDocument:
+        return await tenants.read_tenant(self.server, tenant_id)
+
     async def key(self, tenant_id: str, scopes: tuple[str, ...] = ("agents:orchestration",), **fields: object) -> MadeKey:
         secret, key_id, digest = api_key.mint("test")
         await keys.create_key(self.server, key_document(tenant_id, key_id, digest, scopes, **fields))

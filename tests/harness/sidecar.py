@@ -181,23 +181,23 @@ def start(
 
 @contextlib.asynccontextmanager
 async def serving(
-    redis_url: str, *options: str, workers: int | None = None, ready: bool = True, **environment: str
+    redis_url: str, *options: str, workers: int | None = None, until_ready: bool = True, **environment: str
 ) -> AsyncIterator[Sidecar]:
-    """A sidecar until the end of the block; with `ready`, it serves when the block begins.
+    """A sidecar until the end of the block; with `until_ready`, it serves when the block begins.
 
     The keyword arguments in capitals go into its environment.
     """
     with short_folder() as folder:
         sidecar = start(folder, environment_of(redis_url, folder, **environment), *options, workers=workers)
         try:
-            if ready:
-                await ready_(sidecar)
+            if until_ready:
+                await ready(sidecar)
             yield sidecar
         finally:
             await sidecar.close()
 
 
-async def ready_(*sidecars: Sidecar) -> None:
+async def ready(*sidecars: Sidecar) -> None:
     """Wait until every worker serves; fail with what was logged when one ends before."""
 
     async def condition() -> bool:
