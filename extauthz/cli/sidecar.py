@@ -57,7 +57,7 @@ class Sidecar:
             {**dict.fromkeys(READINESS, lambda: self.is_ready), REDIS: lambda: redis.is_connected, LIVENESS: lambda: True},
         )
         services = Services(
-            unary={f"/{AUTHORIZATION}/Check": self._core.check, "/grpc.health.v1.Health/Check": health.check},
+            unary={f"/{AUTHORIZATION}/Check": self._core.answer, "/grpc.health.v1.Health/Check": health.check},
             server_stream={"/grpc.health.v1.Health/Watch": health.watch},
         )
         self._server = server(Transport(job.transport), services, self._tell_bug)

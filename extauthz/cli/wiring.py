@@ -31,6 +31,7 @@ from extauthz.redisio.connection import Connection
 from extauthz.redisio.url import RedisUrl
 from extauthz.services.check import CheckService
 from extauthz.settings import ServingSettings
+from extauthz.telemetry import traces
 from extauthz.telemetry.metrics import Metrics
 from extauthz.tenants.cache import Identities
 
@@ -74,6 +75,9 @@ class Core:
             unix_ms=clock.unix_ms,
         )
         self.check = CheckService(self.checker, self.metrics, now)
+        self.traces = traces.start(settings.traces_endpoint)
+        #: What a transport serves: the service, or the service inside a span.
+        self.answer = self.traces.of(self.check)
         self._forgetting: asyncio.Task[None] | None = None
 
     def install(self, gateway: Gateway) -> None:
@@ -100,6 +104,7 @@ class Core:
         await self.breakers.close()
         await self.credentials.close()
         await self.redis.close()
+        await self.traces.close()
 
 
 def _tell_unopened(ref: SecretRef, error: DoesNotOpen) -> None:

@@ -132,8 +132,10 @@ def _metadata(passage: Passage) -> dict[str, str]:
     }
 
 
-def denied(refusal: Refusal, shape: Shape, request_id: str) -> bytes:
-    """The CheckResponse of a refusal: a non-zero status and a body that the SDKs of this shape parse."""
+def denied(refusal: Refusal, shape: Shape, request_id: str, route: str = "") -> bytes:
+    """The CheckResponse of a refusal: a non-zero status and a body that the SDKs of this shape parse. The access log gets the code,
+    and the route's name where one matched.
+    """
     message = _pb.CheckResponse()
     message.status.code = _STATUS[refusal.http_status]
     message.status.message = refusal.code
@@ -142,7 +144,7 @@ def denied(refusal: Refusal, shape: Shape, request_id: str) -> bytes:
     for name, value in _denied_headers(refusal):
         wire.add_header(response.headers, name, value)
     response.body = json.dumps(_BODIES[shape](refusal, request_id), separators=(",", ":"))
-    message.dynamic_metadata.update({"refused": refusal.code})
+    message.dynamic_metadata.update({"refused": refusal.code, "route": route} if route else {"refused": refusal.code})
     encoded: bytes = message.SerializeToString()
     return encoded
 

@@ -95,7 +95,9 @@ class CheckService:
                     "suppressed": self._sampler.take_suppressed(),
                 },
             )
-        return answers.denied(refusal, route.shape if route else _guessed_shape(request), request.request_id)
+        if route is None:
+            return answers.denied(refusal, _guessed_shape(request), request.request_id)
+        return answers.denied(refusal, route.shape, request.request_id, route.name)
 
 
 def _guessed_shape(request: Request) -> Any:
