@@ -26,9 +26,9 @@ from extauthz.decision.decision import Allowed, Passage
 from extauthz.decision.policy import CompiledRoute, Matched, Policy
 from extauthz.decision.request import Request
 from extauthz.errors import Malformed, Refusal, Unavailable
-from extauthz.gateway.model import Plan
+from extauthz.gateway.model import FailureMode, Plan
 from extauthz.limits.local_share import LocalShare
-from extauthz.limits.rules import rules_of
+from extauthz.limits.rules import Rule, rules_of
 from extauthz.tenants.cache import Identities, Identity
 
 #: A decision begins anew when a document changed under it, at most so often; then 503.
@@ -218,6 +218,8 @@ class Checker:
             raise refusals.plan_unusable(
                 f"the gateway file has no plan {identity.tenant.plan!r}, which tenant {identity.tenant.tenant_id} is on"
             )
+        # Before a chain is chosen: from then on a probe may be ours, and nothing but admission may refuse without giving it back.
+        rules = _rules(identity, plan, compiled)
         chain = await self._chooser.choose(
             identity,
             allowed_providers(identity, compiled),
@@ -227,7 +229,7 @@ class Checker:
             deadline,
             several=request.takes_chain,
         )
-        passage = self._compiled(identity, compiled, chain, plan, era, takes_chain=request.takes_chain)
+        passage = self._compiled(identity, compiled, chain, rules, plan.failure_mode, era, takes_chain=request.takes_chain)
         if not excluded and chain.probe is None and era is self._era and policy is self._policy:
             slot = compiled.index * 2 + request.takes_chain
             if len(identity.passages) >= PASSAGES_MAX:
@@ -241,23 +243,19 @@ class Checker:
         identity: Identity,
         compiled: CompiledRoute,
         chain: Chain,
-        plan: Plan,
+        rules: tuple[Rule, ...],
+        failure_mode: FailureMode,
         era: object,
         *,
         takes_chain: bool,
     ) -> Passage:
         tenant, key = identity.tenant, identity.key
-        overrides = {name: (count, window_ms) for name, count, window_ms in tenant.limits}
-        try:
-            rules = rules_of(plan, overrides, tenant.tenant_id, key.key_id, compiled.route.name)
-        except Malformed as error:
-            raise refusals.plan_unusable(str(error)) from error
         first = chain.links[0].provider.name
         prepared = prepare(tenant.tenant_id, tenant.epoch, key.key_id, key.epoch, first, rules)
         valid_until = chain.valid_until
         if key.expires_at_ms:
             valid_until = min(valid_until, self._now() + (key.expires_at_ms - self._unix_ms()) / 1000)
-        return Passage(identity, compiled, chain.links, prepared, plan.failure_mode, era, valid_until, takes_chain=takes_chain)
+        return Passage(identity, compiled, chain.links, prepared, failure_mode, era, valid_until, takes_chain=takes_chain)
 
     def _admitted_locally(self, passage: Passage, now: float, error: Unavailable) -> list[int]:
         """The plan's local share of an admission, while Redis does not answer. Raises the error where there is none."""
@@ -280,6 +278,16 @@ class Checker:
         task = asyncio.get_running_loop().create_task(release())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _rules(identity: Identity, plan: Plan, compiled: CompiledRoute) -> tuple[Rule, ...]:
+    """Every limit this request is counted under. Raises Refusal plan_unusable when they are too many."""
+    tenant = identity.tenant
+    overrides = {name: (count, window_ms) for name, count, window_ms in tenant.limits}
+    try:
+        return rules_of(plan, overrides, tenant.tenant_id, identity.key.key_id, compiled.route.name)
+    except Malformed as error:
+        raise refusals.plan_unusable(str(error)) from error
 
 
 def _refused(passage: Passage, reply: list[int]) -> Exception:
