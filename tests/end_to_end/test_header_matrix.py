@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import eventually
-from tests.end_to_end.through import CHAT, CREDENTIALS, RUN, SINGLE, TENANT, Through, through
+from tests.end_to_end.through import BODY, CHAT, CREDENTIALS, RUN, SINGLE, TENANT, Through
 from tests.end_to_end.wire import Answer, Headers, http1, http1_chunked, http1_headers, http2
 
 CANARY = "CANARY"
-BODY = b'{"model":"m"}'
 
 HEADERS = (
     "authorization",
@@ -93,16 +91,6 @@ def cells() -> Iterator[Cell]:
             yield cell
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Through]:
-    with through(tmp_path_factory.mktemp("h")) as one:
-        one.providers["first"].failing = 503
-        warm = http1_headers("h", BODY, [("authorization", f"Bearer {one.key}"), ("content-type", "application/json")])
-        # A fallback joins the chain once its credential has been fetched, behind the first request.
-        eventually(lambda: http1(one.port, "POST", CHAT, warm, BODY).status == 200)
-        yield one
-
-
 def ask(system: Through, cell: Cell, number: Headers) -> Answer:
     value = system.key if cell.value == "own" else CANARY
     form = FORMS[cell.form]
@@ -147,6 +135,7 @@ def chosen(proving: bool) -> list[Cell]:
 
 @pytest.mark.prove(3)
 def test_no_header_of_a_client_reaches_a_provider_as_a_credential_or_as_ours(system: Through, proving: bool) -> None:
+    system.fail_over()
     leaks: list[str] = []
     reached = Counter[str]()
     asked = chosen(proving)

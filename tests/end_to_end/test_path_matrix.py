@@ -16,10 +16,9 @@ from extauthz.envoy_config.yaml_text import to_yaml
 from extauthz.gateway.load import load
 from extauthz.settings import parse_listen
 from tests.conftest import eventually
-from tests.end_to_end.through import CHAT, CLOSED, Through, through
+from tests.end_to_end.through import BODY, CHAT, CLOSED, Through
 from tests.end_to_end.wire import Answer, Headers, http1, http1_headers, http2
 
-BODY = b'{"model":"m"}'
 #: What this test's key may reach at each provider, once every escape is undone, twice. A model is one segment, whatever it is.
 AUTHORISED = {"first": re.compile(re.escape(CHAT)), "third": re.compile(r"/base/v1/models/[^/\\]+:generate")}
 
@@ -93,24 +92,18 @@ CONTROLS = (CHAT, f"{CHAT}?a=/../b%2f", "/v1/models/m:generate")
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Through]:
-    with through(tmp_path_factory.mktemp("p")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def listeners(system: Through) -> Iterator[dict[str, int]]:
+def listeners(running_system: Through) -> Iterator[dict[str, int]]:
     """The rendered listener; and one of an operator who left every normalisation off and every path to us."""
-    gateway = load(system.system.gateway_file)
-    document = bootstrap(gateway, [parse_listen(system.system.listen)])
+    gateway = load(running_system.system.gateway_file)
+    document = bootstrap(gateway, [parse_listen(running_system.system.listen)])
     careless(document)
     document["admin"]["address"]["socket_address"]["port_value"] = free_port()
     port = free_port()
     document["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = port
-    envoy = EnvoyServer(system.system.folder / "careless", to_yaml(document))
-    headers = http1_headers("gw.test", BODY, [("authorization", f"Bearer {system.key}")])
+    envoy = EnvoyServer(running_system.system.folder / "careless", to_yaml(document))
+    headers = http1_headers("gw.test", BODY, [("authorization", f"Bearer {running_system.key}")])
     eventually(lambda: http1(port, "POST", CHAT, headers, BODY).status == 200)
-    yield {"rendered": system.port, "careless": port}
+    yield {"rendered": running_system.port, "careless": port}
     envoy.stop()
 
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from demo.processes import free_port
 from demo.provider import Provider
 from demo.system import System
+from tests.conftest import eventually
 from tests.end_to_end.background import Background
-from tests.end_to_end.wire import Answer, Headers
+from tests.end_to_end.wire import Answer, Headers, http1, http1_headers
 
 C = TypeVar("C")
 
@@ -21,6 +22,7 @@ SINGLE = "/v1/single"
 RUN = "/agents/run"
 CLOSED = "/v1/closed"
 GENERATE = "/v1/models/{model}:generate"
+BODY = b'{"model":"m"}'
 TENANT = "acme"
 #: Numbers the requests of a matrix; any header that is nobody's passes.
 CELL = "x-cell"
@@ -69,6 +71,16 @@ class Through:
         for provider in self.providers.values():
             provider.seen.clear()
 
+    def fail_over(self, failing: int = 503) -> None:
+        """Let the first provider fail, and return once a chat is answered by the second.
+
+        A fallback joins the chain when its credential has been fetched, which happens behind the first request.
+        """
+        self.providers["first"].failing = failing
+        headers = http1_headers("h", BODY, [("content-type", "application/json"), ("x-api-key", self.key)])
+        eventually(lambda: http1(self.port, "POST", CHAT, headers, BODY).status == 200)
+        self.forget()
+
     def ask_all(self, ask: Callable[[C, Headers], Answer], cells: Sequence[C]) -> list[tuple[C, Answer, list[dict[str, Any]]]]:
         """Every cell with its answer and with the requests that providers saw of it, told apart by a header that `ask` must send.
 
@@ -86,7 +98,7 @@ class Through:
 
 @contextmanager
 def through(folder: Path) -> Iterator[Through]:
-    """Everything, with the fallback's credential already in the sidecar's memory: the first provider fails, always."""
+    """Everything, once Envoy has found the sidecar healthy."""
     with ExitStack() as ending:
         background = Background()
         ending.callback(background.stop)
