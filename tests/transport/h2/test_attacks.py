@@ -241,6 +241,21 @@ ENDED: list[Attack] = [
 BOUNDED: list[Attack] = [many_static_fields, many_different_blocks, huffman_bomb, gzip_bomb, padding_only_flood]
 
 
+#: Where two bounds could end an attack, the one that must.
+REASONS = {
+    rapid_reset: "too many streams were reset",
+    made_by_a_wrong_content_length: "too many streams had to be reset",
+    continuation_flood: "a header block too large",
+    empty_continuation_flood: "empty CONTINUATION in a row",
+    empty_headers_and_continuations_without_end: "empty CONTINUATION in a row",
+    ping_flood: "too many pings",
+    settings_flood: "too many settings",
+    large_settings: "too many settings",
+    size_update_flood: "too many table-size updates",
+    skipped_ids: "too many stream ids left out",
+}
+
+
 def turns(attack: Iterator[bytes], size: int) -> Iterator[bytes]:
     """The attack's bytes, as many at once as the shell hands over."""
     buffer = b""
@@ -286,6 +301,7 @@ def test_an_attack_ends_the_connection_within_bounds(attack: Attack) -> None:
     sent, worst, total = suffer(core, attack)
     tell(attack, core, sent, worst, total)
     assert core.connection.closing
+    assert core.connection.closing == REASONS.get(attack, core.connection.closing)
     assert sent < SENT_MAX
     assert len(core.started) <= 1_024 + core.connection.limits.resets_max
     assert core.connection.streams == {}

@@ -110,6 +110,13 @@ def test_an_empty_message_is_a_message() -> None:
     assert core.started == [(3, b"")]
 
 
+def test_the_last_piece_of_a_message_is_no_message_although_it_looks_like_one() -> None:
+    core = Core().shaken()
+    inner = b"\0\0\0\0\4ping"
+    core.feed(headers(3), frames.frame(frames.DATA, 0, 3, b"\0\0\0\0\x0cabc"), frames.frame(frames.DATA, 1, 3, inner))
+    assert core.started == [(3, b"abc" + inner)]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -268,6 +275,15 @@ def test_the_connections_window_is_shared_and_first_come_first_served() -> None:
     assert data_of(found, 7) == b"\0\0\0\x75\x30" + b"a" * 30_000
 
 
+def test_small_answers_stop_at_the_end_of_the_connections_window() -> None:
+    core = Core(reply=b"a" * 10_000).shaken()
+    found = core.feed(*(call(at) for at in range(3, 21, 2)))
+    assert sum(len(payload) for kind, _, _, payload in found if kind == frames.DATA) == 65_535 - 9
+    assert len(core.statuses(found)) == 6
+    found = core.feed(window_update(0, 1_000_000))
+    assert len(core.statuses(found)) == 3
+
+
 def test_a_window_that_went_negative_is_waited_for() -> None:
     core = Core(reply=b"a" * 50).shaken()
     core.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 20}), call(3))
@@ -318,6 +334,81 @@ def test_data_beyond_a_window_is_an_error_of_whose_window_it_is() -> None:
     begun = [headers(at) + frames.frame(frames.DATA, 0, at, b"\0\0\0\x7f\xff" + b"x" * 14_000) for at in range(3, 13, 2)]
     assert goaway_code(core.feed(*begun[:-1])) is None
     assert goaway_code(core.feed(begun[-1])) == frames.FLOW_CONTROL_ERROR
+
+
+# -- frames that are wrong by themselves
+
+PRIORITY = b"\0\0\0\1\x10"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frames.frame(frames.DATA, 9, 3, b"\x05\0\0\0\0"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 9, 3, b"\x06\0\0\0\0"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 9, 3), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.DATA, 0, 0, b"x"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 0, 5, b"x"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 0, 2, b"x"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 0, 1, b"x"), frames.STREAM_CLOSED),
+        (frames.frame(frames.HEADERS, 12, 5, b"\x01"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 36, 5, PRIORITY[:4]), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.HEADERS, 4, 0, b"\x83"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 4, 4, b"\x83"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.HEADERS, 4, 1, b"\x83"), frames.STREAM_CLOSED),
+        (frames.frame(frames.PRIORITY, 0, 0, PRIORITY), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 9, PRIORITY[:4]), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.RST_STREAM, 0, 0, b"\0\0\0\0"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.RST_STREAM, 0, 9, b"\0\0\0\0"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.RST_STREAM, 0, 3, b"\0\0\0"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.SETTINGS, 0, 3), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.SETTINGS, 0, 0, b"12345"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.SETTINGS, 1, 0, b"\0\2\0\0\0\0"), frames.FRAME_SIZE_ERROR),
+        (frames.settings({frames.ENABLE_PUSH: 2}), frames.PROTOCOL_ERROR),
+        (frames.settings({frames.MAX_FRAME_SIZE: 16_383}), frames.PROTOCOL_ERROR),
+        (frames.settings({frames.MAX_FRAME_SIZE: 2**24}), frames.PROTOCOL_ERROR),
+        (frames.settings({frames.INITIAL_WINDOW_SIZE: 2**31}), frames.FLOW_CONTROL_ERROR),
+        (frames.frame(frames.PUSH_PROMISE, 4, 3, b"\0\0\0\2"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PING, 0, 3, b"12345678"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.PING, 0, 0, b"1234567"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.GOAWAY, 0, 3, b"12345678"), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.GOAWAY, 0, 0, b"1234567"), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.WINDOW_UPDATE, 0, 3, b"\0\0\1"), frames.FRAME_SIZE_ERROR),
+        (window_update(0, 0), frames.PROTOCOL_ERROR),
+        (window_update(9, 1), frames.PROTOCOL_ERROR),
+        (window_update(0, 2**31 - 1), frames.FLOW_CONTROL_ERROR),
+        (frames.frame(frames.CONTINUATION, 4, 3, b"\x83"), frames.PROTOCOL_ERROR),
+        (headers(5, flags=0) + frames.frame(frames.CONTINUATION, 4, 7, b"\x83"), frames.PROTOCOL_ERROR),
+        (headers(5, flags=0) + frames.frame(99, 0, 5), frames.PROTOCOL_ERROR),
+        (headers(5, flags=0) + message(3), frames.PROTOCOL_ERROR),
+        (b"\0\x40\1\x63\0\0\0\0\0", frames.FRAME_SIZE_ERROR),
+    ],
+)
+def test_a_wrong_frame_ends_the_connection_with_its_code(sent: bytes, code: int) -> None:
+    core = Core(reply=None).shaken()
+    core.feed(headers(3))
+    assert goaway_code(core.feed(sent)) == code
+    assert core.connection.streams == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (window_update(3, 0), frames.PROTOCOL_ERROR),
+        (window_update(3, 2**31 - 1), frames.FLOW_CONTROL_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 3, PRIORITY[:4]), frames.FRAME_SIZE_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\3\x10"), frames.PROTOCOL_ERROR),
+        (message(3) + message(3), frames.STREAM_CLOSED),
+        (message(3) + frames.frame(frames.HEADERS, 5, 3, literal_block([("x-end", "1")])), frames.STREAM_CLOSED),
+        (headers(3), frames.PROTOCOL_ERROR),
+        (frames.frame(frames.DATA, 0, 3) * 2, frames.ENHANCE_YOUR_CALM),
+    ],
+)
+def test_a_frame_wrong_for_its_stream_resets_that_stream_alone(sent: bytes, code: int) -> None:
+    core = Core(reply=None).shaken()
+    core.feed(headers(3) + headers(5))
+    assert core.resets(core.feed(sent)) == {3: code}
+    assert list(core.connection.streams) == [5]
 
 
 # -- streams of messages

@@ -137,6 +137,15 @@ def test_a_peer_with_a_table_must_empty_it_first() -> None:
         blocks.request(encoder.encode(fields()))
 
 
+@pytest.mark.parametrize("first", [b"\x40\x01a\x01b", b"\x20"])
+def test_a_block_that_the_peer_believes_to_change_its_table_is_not_remembered(first: bytes) -> None:
+    block = first + block_of() if first == b"\x20" else block_of() + first
+    known = learnt(block)
+    assert known.whole == {}
+    assert known.find(block) is None
+    assert learnt(block_of(("traceparent", "00-1")) + b"\x40\x01a\x01b")._shapes == []
+
+
 def test_once_it_is_empty_blocks_are_remembered() -> None:
     encoder = hpack.Encoder()
     blocks = Blocks(ROUTES, LIMITS)
