@@ -26,6 +26,7 @@ class Blocks:
     Attributes:
         is_shrunk: whether the peer's table is known to be empty for good.
         whole: blocks that were seen before; empty until then.
+        find: a block that differs from one of them only where nobody reads; knows none until then.
     """
 
     def __init__(self, routes: Mapping[bytes, Route], limits: Limits) -> None:
@@ -37,6 +38,7 @@ class Blocks:
         self._decoded_by_library = 0
         self.is_shrunk = False
         self.whole: dict[bytes, Request] = self._known.whole
+        self.find = self._known.find
 
     def acknowledged(self) -> None:
         """The peer has acknowledged our settings: it may use no table from its next block on, and must empty what it has."""

@@ -159,8 +159,8 @@ class Connection(Bodies[S]):
             position = self._preface(data)
         if self._partial is not None:
             position = self._continuations(data, position)
-        streams, known = self.streams, self._whole_blocks()
-        streams_max = self.limits.streams_max
+        streams, known, find = self.streams, self._whole_blocks(), self._blocks.find
+        streams_max, frame_bytes_max = self.limits.streams_max, self.limits.frame_bytes_max
         while end - position >= 9:
             word, flags, stream_id = _HEADER(data, position)
             stop = position + 9 + (word >> 8)
@@ -179,7 +179,10 @@ class Connection(Bodies[S]):
                         position = stop
                         continue
             elif kind == 1 and flags == 4 and stream_id == self._next_id:  # HEADERS with END_HEADERS
-                request = known.get(data[position + 9 : stop])
+                block = data[position + 9 : stop]
+                request = known.get(block)
+                if request is None and known is not _NOTHING and len(block) <= frame_bytes_max:
+                    request = find(block)
                 if request is not None and request.is_plain and len(streams) + self.lingering < streams_max:
                     self._next_id = stream_id + 2
                     streams[stream_id] = self._calls.new_stream(stream_id, request, self.now + request.timeout_s, RECEIVING)
