@@ -89,6 +89,8 @@ def _connection_manager(gateway: Gateway) -> Node:
         generate_request_id=True,
         preserve_external_request_id=False,
         server_header_transformation="OVERWRITE",
+        # Else a provider over TLS is told `http`, the client's, and some answer that with a redirect or an error.
+        scheme_header_transformation={"match_upstream": True},
         max_request_headers_kb=REQUEST_HEADERS_KIB_MAX,
         common_http_protocol_options={
             "idle_timeout": "900s",
