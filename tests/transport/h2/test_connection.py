@@ -479,7 +479,12 @@ def test_a_server_stream_sends_messages_and_then_its_status() -> None:
 # -- drain and waiting
 
 
-def test_a_drain_serves_what_was_on_its_way_and_refuses_what_comes_later() -> None:
+@pytest.mark.parametrize("traced", [False, True], ids=["block known whole", "block known by its shape"])
+def test_a_drain_serves_what_was_on_its_way_and_refuses_what_comes_later(traced: bool) -> None:
+    def call(stream_id: int) -> bytes:
+        trace = [("traceparent", f"00-{stream_id:032x}-{stream_id:016x}-01")] if traced else []
+        return headers(stream_id, *trace) + message(stream_id)
+
     core = Core().shaken()
     core.connection.drain(0.0)
     found = core.output()
