@@ -250,11 +250,12 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         with theirs, _without_ctrl_c():
             # The descriptor keeps its number in the child, so the child is told it; nothing else is inherited.
-            process = subprocess.Popen(  # noqa: ASYNC220 — it returns as soon as the child runs, a few ms
-                [sys.executable, "-m", self._module, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
+            command = [sys.executable, "-m", self._module, str(theirs.fileno())]
+            try:
+                process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)  # noqa: ASYNC220 — a few ms
+            except OSError:
+                ours.close()
+                raise
         control = await Control.of(ours)
         control.send(job)
         return Worker(process, control)

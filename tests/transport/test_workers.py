@@ -21,7 +21,7 @@ from extauthz.telemetry.metrics import REDIS_UP, RELOADS, merged
 from extauthz.transport import workers
 from extauthz.transport.workers import MESSAGE_BYTES_MAX, Control, Job, Supervisor
 from tests.conftest import eventually_async
-from tests.harness.sidecar import children_of, is_alive
+from tests.harness.sidecar import is_alive
 
 MODULE = "tests.transport.small_worker"
 
