@@ -1,4 +1,4 @@
-"""grpcio's own client against both transports, over a Unix socket and over TCP: the same calls, the same answers."""
+"""Promise 12: grpcio's own client against both transports, over a Unix socket and over TCP: the same calls, the same answers."""
 
 import asyncio
 import gzip
@@ -12,6 +12,8 @@ from extauthz.errors import BadConfig, Malformed, Missing, Refusal, Unavailable
 from extauthz.transport.seam import Services
 from tests.conftest import eventually_async
 from tests.transport.conftest import Serve, Served
+
+pytestmark = pytest.mark.prove(12)
 
 ECHO = "/test.Service/Echo"
 KIB = 1_024
