@@ -136,7 +136,8 @@ def decoded(parsed: Any) -> Request:
         ambiguous,
         attributes.source.address.socket_address.address,
         attributes.context_extensions.get(names.CHAIN_EXTENSION) == names.CHAIN_EXTENSION_VALUE,
-        http.id,
+        # The id that Envoy's access log and the provider have too; `http.id` is a number that stands nowhere else.
+        get("x-request-id", http.id)[:64],
     )
 
 

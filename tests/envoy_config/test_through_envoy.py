@@ -385,3 +385,12 @@ def test_a_sidecar_that_starts_after_envoy_is_found_without_traffic(tmp_path_fac
         ending.callback(FakeSidecar(f"unix:{folder}/x.sock").stop)
         eventually(lambda: "x.sock::health_flags::healthy" in envoy.admin("/clusters")[1], 4)
         assert http1(gateway.listener.port, "GET", "/", http1_headers("h", b"")).status == 403
+
+
+def test_the_sidecar_and_the_log_name_a_request_alike(world: World) -> None:
+    """`attributes.request.http.id` is a number of Envoy's own, which stands in no log."""
+    world.post()
+    (request,) = world.sidecar.asked
+    request_id = request.attributes.request.http.headers["x-request-id"]
+    assert request_id != request.attributes.request.http.id
+    eventually(lambda: f'"request_id":"{request_id}"' in world.envoy.process.output())
