@@ -2,6 +2,8 @@
 
 import json
 import ssl
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -303,6 +305,21 @@ def test_a_sidecar_in_trouble_is_503_and_asked_once(world: World) -> None:
     assert world.post().status == 503
     assert len(world.sidecar.asked) == 1
     assert world.seen() == []
+
+
+def test_a_slow_sidecar_is_503_after_its_time(world: World) -> None:
+    done = threading.Event()
+
+    def wait(_: Any) -> Any:
+        done.wait(10)
+        return allowed("a", authorization="Bearer ours")
+
+    world.sidecar.decide = wait
+    began = time.monotonic()
+    assert world.post().status == 503
+    assert 0.9 < time.monotonic() - began < 5
+    done.set()
+    assert (len(world.sidecar.asked), world.seen()) == (1, [])
 
 
 def test_nothing_of_a_credential_is_in_envoys_output_or_in_the_response(world: World) -> None:
