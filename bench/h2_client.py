@@ -23,6 +23,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _WINDOW = 2**31 - 1
 #: HEADER_TABLE_SIZE 0 (every block we get stands for itself), INITIAL_WINDOW_SIZE as large as can be.
 _SETTINGS = struct.pack(">HIHI", 1, 0, 4, _WINDOW)
+_TRACEPARENTS = 2_048
 #: Huffman codes of RFC 7541, appendix B, as text.
 _CODES = {
     chr(octet): f"{code:0{bits}b}"
@@ -61,7 +62,7 @@ async def load(
         address: `unix:PATH` or `HOST:PORT`.
         messages: sent in turn; the connections begin at different ones.
         in_flight: on each connection.
-        expected: what must stand in the answer to each message, in the order of the messages; the last for all that follow.
+        expected: what must stand in the answer to each message, piece after piece; the last for all messages that follow.
     """
     loop = asyncio.get_running_loop()
     if isinstance(messages, bytes):
@@ -115,9 +116,11 @@ def _block(path: str, timeout: str, authority: str) -> bytes:
 
 
 def _traced(block: bytes, count: int) -> list[bytes]:
-    """Blocks of which no two are the same: with tracing on, each call of Envoy carries a `traceparent` of its own."""
+    """Blocks of which no two are the same: with tracing on, each call of Envoy carries a `traceparent` of its own. So many that no
+    memory of whole blocks would hold them, and so few that the load does not become slower by them.
+    """
     block += b"\0" + _huffman("traceparent")
-    values = (f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01" for _ in range(count))
+    values = (f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01" for _ in range(min(count, _TRACEPARENTS)))
     return [block + _huffman(value) for value in values]
 
 
@@ -212,10 +215,14 @@ class _Client(asyncio.Protocol):
             self._fail(f"grpc-status {status}", 1)
         elif len(answer) <= _PREFIX_BYTES:
             self._fail("no message", 1)
-        elif all(part in answer for part in self._expected[(self._first + (stream_id >> 1)) % len(self._expected)]):
-            self.good += 1
         else:
-            self._fail(f"another answer: {answer[:200]!r}", 1)
+            position = _PREFIX_BYTES
+            for part in self._expected[(self._first + (stream_id >> 1)) % len(self._expected)]:
+                position = answer.find(part, position)
+                if position < 0:
+                    self._fail(f"another answer: {answer[:200]!r}", 1)
+                    return
+            self.good += 1
 
     def _fail(self, what: str, count: int) -> None:
         self.failures[what] = self.failures.get(what, 0) + count
