@@ -364,24 +364,24 @@ def test_answers_that_are_not_read_end_at_their_bound() -> None:
 
 
 def test_envoys_own_resets_of_late_answers_are_no_attack() -> None:
-    """Row 16: every call of five seconds is reset at its deadline of 200 ms, 1,000 at once, and nothing ends."""
+    """Row 16: calls are reset at their deadline of 200 ms, 1,000 at once, again and again, and nothing ends."""
     core = Core(reply=None).shaken()
     at = 3
-    for _ in range(25):
+    for _ in range(10):
         ids = range(at, at + 2_000, 2)
         at += 2_000
         core.feed(*(headers(stream_id, ("grpc-timeout", "200m")) + message(stream_id) for stream_id in ids))
         core.feed(*(frames.rst_stream(stream_id, frames.CANCEL) for stream_id in ids), after_s=0.199)
         core.now += 0.001
     assert core.connection.closing == ""
-    assert len(core.started) == 25_000
+    assert len(core.started) == 10_000
     core.reply = b"pong"
     assert core.statuses(core.feed(call(at))) == {at: "0"}
 
 
 def test_resets_of_answered_streams_are_no_attack() -> None:
     core = Core().shaken()
-    for at in itertools.islice(odd(), 20_000):
+    for at in itertools.islice(odd(), 8_000):
         core.feed(call(at) + frames.rst_stream(at, frames.CANCEL))
     assert core.connection.closing == ""
 
@@ -389,7 +389,7 @@ def test_resets_of_answered_streams_are_no_attack() -> None:
 def test_an_honest_client_at_full_speed_trips_nothing() -> None:
     """Window updates for stream and connection, and a probe now and then, as grpcio and Envoy send them."""
     core = Core().shaken()
-    for at in itertools.islice(odd(), 20_000):
+    for at in itertools.islice(odd(), 8_000):
         core.feed(call(at) + frames.window_update(0, 300) + frames.window_update(at, 300), after_s=0.0001)
         if at % 2_000 == 1:
             core.feed(frames.frame(frames.PING, 0, 0, b"12345678"))

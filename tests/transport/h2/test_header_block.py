@@ -57,13 +57,13 @@ def blocks(draw: st.DrawFn) -> bytes:
     return bytes(block[: draw(st.integers(0, len(block)))] if draw(st.integers(0, 4)) == 0 else block)
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(blocks())
 def test_our_decoder_says_what_the_library_says(block: bytes) -> None:
     assert ours(block) == library(block)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=60))
 def test_our_decoder_says_what_the_library_says_of_noise(block: bytes) -> None:
     assert ours(block) == library(block)
