@@ -33,6 +33,8 @@ HEADERS = (
     "x-extauthz-scope",
     "x-extauthz-path",
     "x-extauthz-base",
+    # No name of ours yet: whatever begins so is taken from a client.
+    "x-extauthz-admin",
     "x-envoy-original-path",
     "x-envoy-original-host",
 )
