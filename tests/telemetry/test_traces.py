@@ -82,7 +82,9 @@ class Traced:
         self.key = key
 
     async def check(self, key: str, traceparent: str = SAMPLED, **fields: Any) -> Answer:
-        headers = {"authorization": f"Bearer {key}", **({"traceparent": traceparent} if traceparent else {})}
+        headers = {"authorization": f"Bearer {key}", "x-request-id": "the-request"}
+        if traceparent:
+            headers["traceparent"] = traceparent
         message = check_request(headers=headers, **fields)
         return Answer(await self.core.answer(message, asyncio.get_running_loop().time() + 0.5))
 
@@ -109,7 +111,7 @@ def attributes(span: Any) -> dict[str, str]:
 @pytest.mark.parametrize("raw", [False, True], ids=["headers", "header map"])
 async def test_an_allow_is_a_span_of_envoys_trace(collector: Collector, redis_url: str, tmp_path: Path, raw: bool) -> None:
     async with traced(redis_url, tmp_path, collector.url) as system:
-        assert (await system.check(system.key.text, raw=raw, request_id="the-request")).is_allow
+        assert (await system.check(system.key.text, raw=raw)).is_allow
     [span] = collector.spans()
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert (span.name, span.kind) == ("envoy.service.auth.v3.Authorization/Check", 2)
@@ -171,8 +173,17 @@ async def _never(_message: bytes, _deadline: float) -> bytes:
 
 @pytest.mark.parametrize(
     "traceparent",
-    ["", f"00-{TRACE}-{PARENT}-00", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01", "junk", f"00-{TRACE}-{PARENT}-01-x"],
-    ids=["none", "not sampled", "no trace", "version", "junk", "suffix"],
+    [
+        "",
+        f"00-{TRACE}-{PARENT}-00",
+        f"00-{TRACE}-{PARENT}-02",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"ff-{TRACE}-{PARENT}-01",
+        "junk",
+        f"00-{TRACE}-{PARENT}-01-x",
+    ],
+    ids=["none", "not sampled", "another flag", "upper case", "no trace", "version", "junk", "suffix"],
 )
 async def test_what_envoy_does_not_sample_is_no_span(
     collector: Collector, redis_url: str, tmp_path: Path, traceparent: str
