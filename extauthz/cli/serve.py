@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable
 from importlib import import_module
@@ -28,6 +29,7 @@ def serve(
 ) -> None:
     """Serve Envoy: the sidecar itself. SIGTERM drains; a second one ends at once."""
     leave_no_core()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own lines, workers' included, are neither JSON nor redacted
     settings = read_serving()
     logs.configure(settings.log_level)
     each = worker_listens([parse_listen(text) for text in listen or LISTEN_DEFAULT], workers)

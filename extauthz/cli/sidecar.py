@@ -85,13 +85,14 @@ class Sidecar:
         Raises:
             BadConfig: an address is taken, or Redis evicts keys. Nothing was decided then.
         """
-        self._hand_over = lambda: hand_over(self.state)
         try:
             self._read_gateway()
             for listen in self._job.listens:
                 await self._server.start(listen)
             await self._core.start()
             await self._judge_redis()
+            # The first state says that it started: what keeps it from that is told as a refusal, and not tried again.
+            self._hand_over = lambda: hand_over(self.state)
             self._hand_over()
             self._spawn(self._keep_judging_redis())
             self._spawn(self._reload())
