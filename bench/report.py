@@ -52,6 +52,13 @@ def summary(measured: Measured) -> list[str]:
         out.append(f"through Envoy: sidecar {sidecar:.1f} us, Envoy {envoy:.1f} us (goal: less than Envoy)")
     if measured.tenant_bytes:
         out.append(f"memory of a tenant with its key and credential: {statistics.median(measured.tenant_bytes) / 1024:.2f} KiB")
+    if measured.pauses_ms:
+        each = (
+            f"{len(pauses)} of generation {generation}, longest {max(pauses):.1f} ms"
+            for generation, pauses in measured.pauses_ms.items()
+            if pauses
+        )
+        out.append("garbage collections with all tenants in memory: " + "; ".join(each))
     return out
 
 

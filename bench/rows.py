@@ -1,5 +1,7 @@
 """What is measured. A row is one kind of load on one or more servers; its rounds are taken in turn with all other rows'."""
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -56,11 +58,12 @@ ROWS = (
 
 @dataclass
 class Measured:
-    """All figures of a run, what was wrong, and what a tenant takes of memory."""
+    """All figures of a run, what was wrong, what a tenant takes of memory, and the garbage collections by generation."""
 
     figures: list[Figure] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     tenant_bytes: list[float] = field(default_factory=list)
+    pauses_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, row: Row, server: str, result: Result, cpu: float, total: int) -> None:
         """One measurement, and its wrong answers."""
@@ -91,6 +94,9 @@ def measure(bench: Bench, rows: tuple[Row, ...], rounds: int, say: Callable[[str
                 _through_envoy(bench, row, measured, (envoy.process.pid, sidecar.pid, port), 2_000 if is_quick else 6_000)
             elif row.tenants == "cold":
                 _cold(bench, row, measured)
+    if any(row.tenants == "many" for row in rows):
+        say("garbage collections")
+        _collections(bench, measured, 2.0 if is_quick else 12.0)
     return measured
 
 
@@ -116,6 +122,17 @@ def _cold(bench: Bench, row: Row, measured: Measured) -> None:
         measured.tenant_bytes.append((resident_bytes(target.pid) - resident) / len(bench.many))
     finally:
         target.process.stop()
+
+
+def _collections(bench: Bench, measured: Measured, seconds: float) -> None:
+    """A worker that reads all tenants and then decides for them again and again."""
+    target, notes = bench.watched()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        result = target.send(bench.many, len(bench.many), 64)
+        measured.failures |= result.failures
+    target.process.stop()
+    measured.pauses_ms = json.loads(notes.read_text())
 
 
 def _through_envoy(bench: Bench, row: Row, measured: Measured, where: tuple[int, int, int], total: int) -> None:

@@ -123,6 +123,16 @@ class Bench:
         process.wait_until(lambda: _answers(target, self.one[0]))
         return target
 
+    def watched(self) -> tuple[Target, Path]:
+        """A worker that writes down its garbage collections when it is stopped, and where."""
+        notes, listen = self.system.folder / "collections.json", f"unix:{self._sockets}/watched"
+        command = (COMMAND[0], "-m", "bench.watched_worker", str(self.system.gateway_file), listen, str(notes))
+        with on_core(SERVER_CORE):
+            process = self.system.start(command, "watched", self.system.environment)
+        target = Target("fast", listen, process, process.pid)
+        process.wait_until(lambda: _answers(target, self.one[0]))
+        return target, notes
+
     def _floor(self) -> Target:
         answer = self.system.folder / "answer"
         answer.write_bytes(b"\x0a\x00\x1a" + b"\x00" * 600)
