@@ -46,6 +46,9 @@ unit: $(VENV)/.dev .tools/h2spec ## The tests alone
 prove: $(VENV)/.dev .tools/h2spec ## A promise of docs/reliability.md at its full number: make prove ROW=17
 	PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools:$$PATH" EXTAUTHZ_PROVE=$(ROW) $(BIN)/python -m pytest -p no:randomly -s --timeout 1800 -m "prove" --prove-row $(ROW) tests
 
+mutants: $(VENV)/.dev ## Break one line of a promise at a time; each test must notice: make mutants ROW=33
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/.tools:$$PATH" $(BIN)/python scripts/mutants.py "$(ROW)"
+
 bench: $(VENV)/.dev ## CPU per Check on both transports, as ratios; asserts nothing
 	$(BIN)/python -m bench
 
