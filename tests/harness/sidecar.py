@@ -164,11 +164,11 @@ def start(
     *options: str,
     workers: int | None = None,
     name: str = "sidecar",
-    gateway: str = GATEWAY,
+    gateway: str | None = GATEWAY,
 ) -> Sidecar:
-    """Start `extauthz serve` in this (short) folder; it may not serve yet."""
+    """Start `extauthz serve` in this (short) folder; it may not serve yet. Without a gateway file when that is None."""
     file = folder / "gateway.yaml"
-    if not file.exists():
+    if gateway is not None:
         file.write_text(gateway)
     path = folder / f"{name}.sock"
     flags = () if workers is None else ("--workers", str(workers))
@@ -181,14 +181,19 @@ def start(
 
 @contextlib.asynccontextmanager
 async def serving(
-    redis_url: str, *options: str, workers: int | None = None, until_ready: bool = True, **environment: str
+    redis_url: str,
+    *options: str,
+    workers: int | None = None,
+    until_ready: bool = True,
+    gateway: str | None = GATEWAY,
+    **environment: str,
 ) -> AsyncIterator[Sidecar]:
     """A sidecar until the end of the block; with `until_ready`, it serves when the block begins.
 
     The keyword arguments in capitals go into its environment.
     """
     with short_folder() as folder:
-        sidecar = start(folder, environment_of(redis_url, folder, **environment), *options, workers=workers)
+        sidecar = start(folder, environment_of(redis_url, folder, **environment), *options, workers=workers, gateway=gateway)
         try:
             if until_ready:
                 await ready(sidecar)
