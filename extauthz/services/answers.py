@@ -2,6 +2,7 @@
 denial has the body that the route's clients parse.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from extauthz.errors import Refusal
 from extauthz.gateway import headers as names
 from extauthz.gateway.model import Shape, chain_cluster
 from extauthz.services import wire
-from extauthz.telemetry.metrics import method_label
+from extauthz.telemetry.metrics import Labels, method_label
 
 #: gRPC codes inside the CheckResponse (google.rpc.Code), by HTTP status.
 _STATUS = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 503: 14}
@@ -75,10 +76,20 @@ class FixedPart:
         metadata = _pb.CheckResponse()
         metadata.dynamic_metadata.update(_metadata(passage))
         self.tail: bytes = metadata.SerializeToString()
-        self.limits = tuple(wire.response_header(b"x-ratelimit-limit", b"%d" % rule.limit) for rule in passage.prepared.rules)
-        compiled = passage.route
-        self.labels = (compiled.route.name, method_label(compiled.method), "allowed", "ok", passage.chain[0].provider.name)
-        self.timed = (compiled.route.name, "allowed")
+        self.limits = tuple(_limit_header(rule.limit) for rule in passage.prepared.rules)
+        self.labels, self.timed = _labels(passage.route.route.name, passage.route.method, passage.chain[0].provider.name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _limit_header(limit: int) -> bytes:
+    """The same object for all tenants: 290 of 4,900 bytes of a tenant on a plan of four limits."""
+    return wire.response_header(b"x-ratelimit-limit", b"%d" % limit)
+
+
+@functools.lru_cache(maxsize=4096)
+def _labels(route: str, method: str, provider: str) -> tuple[Labels, Labels]:
+    """The labels of an allow in both metrics, for all tenants."""
+    return (route, method_label(method), "allowed", "ok", provider), (route, "allowed")
 
 
 def allowed(answer: Allowed, fixed: FixedPart) -> bytes:
