@@ -7,6 +7,7 @@ first, so the cache needs no expiry to be right, only a bound to be small.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from extauthz import keyspace
 from extauthz.errors import Malformed, Missing, Unavailable
 from extauthz.tenants.documents import KeyDocument, TenantDocument, decode_key, decode_tenant
 
-#: Keys whose documents are held; about 1.5 KiB each with the passages compiled from them: 150 MiB at the bound.
+#: Keys whose documents are held; about 5 KiB each with the credential and one passage on a plan of four limits (`make bench` prints
+#: it): 500 MiB at the bound.
 IDENTITIES_MAX = 100_000
 #: Digests that are known to be no key's, for a second each: junk that carries a right checksum costs one look-up a second.
 UNKNOWN_MAX = 10_000
@@ -35,7 +37,7 @@ class Identity:
     """A key and its tenant as they were published, whole, and what was compiled from exactly these.
 
     Attributes:
-        confirmed_at: the time of the loop when Redis last said that both epochs are in force.
+        confirmed_at: the time of the loop when Redis last said that both epochs are in force; -inf once it said that they are not.
         passages: the decision's memory for this identity; gone with it when a document changes.
     """
 
@@ -89,8 +91,13 @@ class Identities:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._load(digest, key_id))
             self._loading[digest] = task
-            task.add_done_callback(partial(self._loading.pop, digest))
+            task.add_done_callback(partial(self._loaded, digest))
         return await asyncio.shield(task)
+
+    def _loaded(self, digest: bytes, task: asyncio.Task[Identity]) -> None:
+        del self._loading[digest]
+        if not task.cancelled():
+            task.exception()  # looked at: when all who asked were cancelled nobody does, and asyncio would log a traceback
 
     async def _load(self, digest: bytes, key_id: str) -> Identity:
         """Read and remember; what is not remembered is not answered either."""
@@ -160,6 +167,7 @@ class Identities:
         if type(epochs) is not list or len(epochs) != 2:
             raise Unavailable("the reply to MGET has not its form")
         if epochs != [tenant.epoch, key.epoch]:
+            identity.confirmed_at = -math.inf
             return False
         identity.confirmed_at = asked_at
         return True
