@@ -22,6 +22,7 @@ from tests.harness.deciding import serving_settings
 from tests.harness.gateways import gateway
 from tests.harness.messages import Answer, check_request
 from tests.harness.record import MadeKey, Record, opened_record
+from tests.harness.sidecar import serving
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -238,3 +239,37 @@ def test_without_the_sdk_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(BadConfig, match=r"EXTAUTHZ_TRACES.*extauthz\[traces\]"):
         traces.start("http://127.0.0.1:4318")
+
+
+@pytest.mark.parametrize("transport", ["fast", "grpcio"])
+async def test_the_workers_of_a_sidecar_send_their_last_spans_when_it_ends(
+    collector: Collector, redis_url: str, transport: str
+) -> None:
+    async with serving(redis_url, "--transport", transport, workers=2, EXTAUTHZ_TRACES=collector.url) as sidecar:
+        async with opened_record(redis_url, sidecar.gateway.parent) as record:
+            await record.tenant("acme", "open")
+            await record.secret("acme", "openai", "credential-of-acme")
+            key = (await record.key("acme", ("chat",))).text
+        for number in range(20):
+            headers = {"authorization": f"Bearer {key}", "traceparent": f"00-{number + 1:032x}-{PARENT}-01"}
+            assert (await sidecar.check(key, number % 2, headers=headers)).is_allow
+    spans = collector.spans()
+    assert sorted(int(span.trace_id.hex(), 16) for span in spans) == list(range(1, 21))
+    assert {attributes(span)["extauthz.tenant"] for span in spans} == {"acme"}
+
+
+async def test_a_collector_that_is_away_is_told_of_in_the_log_and_nothing_waits_for_it(redis_url: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(redis_url, EXTAUTHZ_TRACES="http://127.0.0.1:1/base") as sidecar:
+        for number in range(50):
+            headers = {"traceparent": f"00-{number + 1:032x}-{PARENT}-01"}
+            assert (await sidecar.check(headers=headers)).refused_by == "key_missing"
+        pids = sidecar.worker_pids()
+        began = loop.time()
+        await asyncio.to_thread(sidecar.process.stop)
+        assert loop.time() - began < 6
+        assert sidecar.process.exit_code == 0
+        assert pids
+        lines = sidecar.process.output().splitlines()
+        assert [line for line in lines if not line.startswith("{")] == []
+        assert any(line["logger"].startswith("opentelemetry.") for line in sidecar.log_lines())
