@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ROW ?= all
+COUNT ?= 10000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit prove bench soak fuzz mutants protos requirements format h2spec clean
+.PHONY: help run test check unit prove mutants bench fuzz protos requirements format clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ mutants: $(VENV)/.dev ## Break one line of a promise at a time; each test must n
 
 bench: $(VENV)/.dev ## CPU per Check on both transports, as ratios; asserts nothing
 	$(BIN)/python -m bench
+
+fuzz: $(VENV)/.dev ## Mutated connections against the HTTP/2 core: make fuzz COUNT=100000
+	$(BIN)/python -m fuzz.h2_connection $(COUNT)
 
 protos: $(VENV)/.dev ## Compile protos/ to the descriptor set
 	$(BIN)/python scripts/protos.py
