@@ -19,8 +19,9 @@ from extauthz.errors import Malformed, Refusal, Unavailable
 from extauthz.gateway import headers as names
 from extauthz.services import answers
 from extauthz.telemetry.logs import Sampler
-from extauthz.telemetry.metrics import DECISIONS, DURATION, NONE, TENANT_DECISIONS, Metrics, method_label
+from extauthz.telemetry.metrics import DECISIONS, DURATION, ERRORS, NONE, TENANT_DECISIONS, Metrics, method_label
 
+METHOD = "/envoy.service.auth.v3.Authorization/Check"
 #: Refusals written to the log each second; the rest are counted, and their number is in the next line.
 REFUSALS_LOGGED_PER_S = 50
 _parse = _pb.CheckRequest.FromString
@@ -51,6 +52,7 @@ class CheckService:
         try:
             parsed = _parse(message)
         except DecodeError as error:
+            self._tell_undecodable(len(message))
             raise Malformed("the message is no CheckRequest") from error
         began = self._now()
         request = decoded(parsed)
@@ -75,6 +77,12 @@ class CheckService:
         if metrics.counts_tenants:
             metrics.add(TENANT_DECISIONS, (metrics.tenant(passage.identity.tenant.tenant_id), "allowed"))
         return answers.allowed(allowed, fixed)
+
+    def _tell_undecodable(self, size: int) -> None:
+        self._metrics.add(ERRORS, (METHOD,))
+        if self._sampler.allows(self._now()):
+            extra = {"method": METHOD, "bytes": size, "suppressed": self._sampler.take_suppressed()}
+            _log.warning("a message is no CheckRequest", extra=extra)
 
     def _denied(self, refusal: Refusal, request: Request, matched: Matched | None, began: float) -> bytes:
         route = matched[0].route if matched else None
