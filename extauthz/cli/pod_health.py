@@ -39,5 +39,6 @@ async def serve_health(supervisor: Supervisor, listen: str) -> AsyncIterator[Non
     try:
         yield
     finally:
+        service.end()
         await served.drain(DRAIN_S)
         await served.close()

@@ -56,12 +56,12 @@ class Sidecar:
         self._hand_over: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
         redis = self._core.redis
-        health = HealthService(
+        self._health = HealthService(
             {**dict.fromkeys(READINESS, lambda: self.is_ready), REDIS: lambda: redis.is_connected, LIVENESS: lambda: True},
         )
         services = Services(
-            unary={f"/{AUTHORIZATION}/Check": self._core.answer, "/grpc.health.v1.Health/Check": health.check},
-            server_stream={"/grpc.health.v1.Health/Watch": health.watch},
+            unary={f"/{AUTHORIZATION}/Check": self._core.answer, "/grpc.health.v1.Health/Check": self._health.check},
+            server_stream={"/grpc.health.v1.Health/Watch": self._health.watch},
         )
         self._server = server(Transport(job.transport), services, self._tell_bug)
 
@@ -102,6 +102,7 @@ class Sidecar:
             self._spawn(self._keep_out_of_the_collector())
             await stop.wait()
             self._is_draining = True
+            self._health.end()
             self._hand_over()
             await self._server.drain(self._drain_s)
             self._hand_over()

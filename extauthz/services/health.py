@@ -38,6 +38,11 @@ class HealthService:
 
     def __init__(self, names: Mapping[str, Callable[[], bool]]) -> None:
         self._names = names
+        self._is_ending = False
+
+    def end(self) -> None:
+        """Let every watcher hear what is so now, and end its stream: a drain does not wait for clients that never leave."""
+        self._is_ending = True
 
     def _status(self, message: bytes) -> int:
         try:
@@ -65,4 +70,6 @@ class HealthService:
             if status != told:
                 told = status
                 yield _ANSWERS[status]
+            if self._is_ending:
+                return
             await asyncio.sleep(WATCH_S if deadline == math.inf else min(WATCH_S, max(0.0, deadline - now())))
