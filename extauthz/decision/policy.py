@@ -12,7 +12,7 @@ from typing import Final
 from extauthz.decision import refusals
 from extauthz.gateway.model import Gateway, Plan, Provider, Route
 
-_TWO_READINGS: Final = re.compile(r";|\\|//|/\.\.?(?:/|$)|%2f|%5c|%2e|%00|[\x00-\x20\x7f]", re.IGNORECASE)
+_TWO_READINGS: Final = re.compile(r"[;#]|\\|//|/\.\.?(?:/|$)|%2f|%5c|%2e|%00|[\x00-\x20\x7f]", re.IGNORECASE)
 _SEGMENT: Final = re.compile(r"\{([a-z_]+)\}")
 
 AllowsModel = Callable[[str], object]

@@ -60,6 +60,7 @@ def test_a_path_matches_exactly_or_by_template_or_not_at_all(
         "/agents/a\x00b/runs",
         "/agents/a b/runs",
         "/agents/a%00/runs",
+        "/agents/a#b/runs",
         "/agents/..",
     ],
 )
