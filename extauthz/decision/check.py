@@ -13,6 +13,7 @@ changed; step 6 runs for every request and is the last that can refuse.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from extauthz.admission.reply import ADMITTED, BREAKER_OPEN, DENIED, NEVER, STAL
 from extauthz.decision import refusals
 from extauthz.decision.authenticate import digest_of_sent_key, load_identity
 from extauthz.decision.authorize import allowed_providers, authorize, check_source, restricts_models
-from extauthz.decision.choose import Chain, Chooser, Probes
+from extauthz.decision.choose import Chain, Chooser, CredentialUnavailable, Probes
 from extauthz.decision.decision import Allowed, Passage
 from extauthz.decision.policy import CompiledRoute, Matched, Policy
 from extauthz.decision.request import Request
@@ -132,8 +133,9 @@ class Checker:
         """
         digest, key = digest_of_sent_key(request)
         identity = self._identities.cached(digest)
-        is_cached = identity is not None
+        asked_at = math.inf  # what memory has may have been read at any time
         if identity is None:
+            asked_at = self._now()
             identity = await load_identity(self._identities, digest, key)
         if matched is None:
             raise refusals.route_not_found()
@@ -142,16 +144,16 @@ class Checker:
                 return await self._pass(identity, policy, matched, request, deadline)
             except _StaleError:
                 pass
-            except Refusal as refusal:
-                # What was just read needs no confirmation; what memory refuses may have been allowed since.
+            except (Refusal, CredentialUnavailable) as no:
+                # What was read since we asked needs no confirmation; what was read before may have been changed since.
                 if (
-                    not is_cached
-                    or refusal.code not in refusals.ON_DOCUMENTS
+                    identity.confirmed_at >= asked_at
+                    or not _rests_on_documents(no)
                     or await self._identities.is_in_force(identity, deadline)
                 ):
                     raise
+            asked_at = self._now()
             identity = await load_identity(self._identities, digest, key)
-            is_cached = False
         raise Unavailable("the documents changed faster than they could be read")
 
     async def _pass(self, identity: Identity, policy: Policy, matched: Matched, request: Request, deadline: float) -> Allowed:
@@ -172,8 +174,8 @@ class Checker:
                 else:
                     if type(reply) is not list:  # bytes can be indexed too, and zeros would read as an admission
                         raise Unavailable("the admission script's reply has not its form")
-                    if reply[0] != STALE:
-                        identity.confirmed_at = now
+                    # After STALE no local share stands in, should Redis go before the documents are read again.
+                    identity.confirmed_at = -math.inf if reply[0] == STALE else now
             except BaseException:
                 self._give_back(passage, probe)
                 raise
@@ -196,8 +198,14 @@ class Checker:
         if passage is None and not request.model_is_ambiguous:
             passage = passages.get((slot, matched[1], request.model))
         if passage is None or passage.era is not self._era or now >= passage.valid_until or passage.route is not matched[0]:
-            return None  # the last: a slot names another route under another policy, and this request may have come under that
-        if request.tenant_hint or identity.key.networks:
+            # The last: a slot names another route under another policy, and this request may have come under that. What is of no
+            # use goes, because it would hide what is remembered by model since the route restricts models.
+            passages.pop(slot, None)
+            return None
+        key = identity.key
+        if key.expires_at_ms and self._unix_ms() >= key.expires_at_ms:
+            return None  # by the calendar, whose clock may step, or go on while this machine is suspended
+        if request.tenant_hint or key.networks:
             check_source(identity, request)
         return passage
 
@@ -288,6 +296,10 @@ def _rules(identity: Identity, plan: Plan, compiled: CompiledRoute) -> tuple[Rul
         return rules_of(plan, overrides, tenant.tenant_id, identity.key.key_id, compiled.route.name)
     except Malformed as error:
         raise refusals.plan_unusable(str(error)) from error
+
+
+def _rests_on_documents(no: Refusal | CredentialUnavailable) -> bool:
+    return isinstance(no, CredentialUnavailable) or no.code in refusals.ON_DOCUMENTS
 
 
 def _refused(passage: Passage, reply: list[int]) -> Exception:

@@ -18,7 +18,8 @@ from extauthz.gateway.model import Provider
 from extauthz.secret import Secret
 from extauthz.tenants.cache import Identity
 
-#: After which a chain that was shortened, because a fallback's credential was still being fetched, is chosen anew.
+#: After which a chain is chosen anew that was shortened, because a fallback's credential was still being fetched or because another
+#: request held the probe.
 SHORTENED_S = 0.25
 #: How long a chain without any credential may be remembered.
 PLAIN_S = 300.0
@@ -56,6 +57,10 @@ class Probes(Protocol):
 
     async def release(self, provider: str, token: bytes, deadline: float) -> None:
         """Give the token back, if it is still ours."""
+
+
+class CredentialUnavailable(Unavailable):
+    """The first provider's credential cannot be had now. The tenant's document names it, and another document may name another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ class Chooser:
 
         Raises:
             Refusal: no_credential when the tenant has none for any provider; no_provider when those it has are down.
-            Unavailable: the first provider's credential cannot be had now; another provider is no answer to that.
+            CredentialUnavailable: of the first provider; another provider is no answer to that.
+            Unavailable: the probe of a half-open breaker could not be asked for.
         """
         refs = {
             provider: SecretRef(identity.tenant.tenant_id, provider, name, version)
@@ -118,11 +124,13 @@ class Chooser:
                     continue
                 link = self._fallback(provider, refs)
                 if link is None:
-                    valid_until = now + SHORTENED_S
+                    valid_until = min(valid_until, now + SHORTENED_S)
                     continue
             else:
                 if state == HALF_OPEN:
                     probe = await self._probes.acquire(provider.name, deadline)
+                    # Another's lease may end without an outcome, which no poll tells: what passes it by is soon chosen anew.
+                    valid_until = min(valid_until, now + SHORTENED_S)
                 if state != CLOSED and probe is None:
                     continue
                 try:
@@ -146,7 +154,9 @@ class Chooser:
             try:
                 credential = await self._credentials.fetch(ref)
             except Missing as error:
-                raise Unavailable("the tenant's document names a credential that no store holds") from error
+                raise CredentialUnavailable("the tenant's document names a credential that no store holds") from error
+            except Unavailable as error:
+                raise CredentialUnavailable(str(error), error.retry_after_ms) from error
         return Link(provider, credential)
 
     def _fallback(self, provider: Provider, refs: dict[str, SecretRef]) -> Link | None:

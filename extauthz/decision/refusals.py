@@ -24,6 +24,7 @@ ON_DOCUMENTS = frozenset(
         "model_ambiguous",
         "model_disagrees",
         "no_credential",
+        "no_provider",
         "plan_unusable",
     },
 )
@@ -39,7 +40,6 @@ CODES = frozenset(
         "route_not_found",
         "path_refused",
         "rate_limit_exceeded",
-        "no_provider",
         "unavailable",
         "not_configured",
     },

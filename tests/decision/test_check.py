@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +8,9 @@ import msgspec
 import pytest
 
 from extauthz import _pb, keyspace
+from extauthz.clock import SystemClock
 from extauthz.services.check import decoded
+from extauthz.tenants.cache import Identity
 from tests.harness.deciding import Deciding, deciding
 from tests.harness.gateways import gateway, route
 from tests.harness.messages import check_request
@@ -359,3 +362,57 @@ async def test_a_tenant_taken_off_a_plan_that_the_gateway_file_lacks_passes_at_o
     assert [(await system.check(key.text)).refused_by for _ in range(2)] == ["plan_unusable"] * 2
     await system.record.change("acme", plan="none")
     assert (await system.check(key.text)).is_allow
+
+
+@pytest.mark.parametrize("value", [b"no envelope", None], ids=["does not open", "is in no store"])
+async def test_a_credential_that_cannot_be_used_is_replaced_at_once(system: Deciding, value: bytes | None) -> None:
+    """The document in memory names it, and nothing but a confirmation would ever read another."""
+    key, name = await system.acme(), keyspace.secret("acme", "openai", "default", 1)
+    await (system.record.server.execute("SET", name, value) if value else system.record.server.execute("DEL", name))
+    assert [(await system.check(key.text)).refused_by for _ in range(2)] == ["unavailable"] * 2
+    await system.record.secret("acme", "openai", "the-new-one")
+    assert (await system.check(key.text)).request_headers == {"authorization": "Bearer the-new-one"}
+
+
+async def test_a_key_expires_by_the_calendar_also_where_it_is_remembered(system: Deciding) -> None:
+    """A clock that is set, or a machine that was suspended, moves the calendar and not the clock of the loop."""
+    checker, unix_ms = system.core.checker, SystemClock().unix_ms
+    key = await system.acme(expires_at_ms=unix_ms() + 60_000)
+    assert [(await system.check(key.text)).status for _ in range(2)] == [200, 200]
+    checker._unix_ms = lambda: unix_ms() + 60_000
+    answer = await system.check(key.text)
+    assert (answer.status, answer.refused_by) == (401, "key_expired")
+
+
+async def test_a_refusal_on_documents_that_were_read_for_an_earlier_request_is_confirmed(system: Deciding) -> None:
+    """Who joins a reading that began before him may be told what was so before he asked."""
+    key, identities = await system.acme(), system.core.identities
+    await system.record.change("acme", is_active=False)
+    read, has_read, answers = identities._read, asyncio.Event(), asyncio.Event()
+
+    async def read_slowly(digest: bytes, key_id: str) -> Identity:
+        identity = await read(digest, key_id)
+        has_read.set()
+        await answers.wait()
+        return identity
+
+    identities._read = read_slowly  # type: ignore[method-assign]
+    earlier = asyncio.ensure_future(system.check(key.text))
+    await has_read.wait()
+    identities._read = read  # type: ignore[method-assign]
+    await system.record.change("acme", is_active=True)
+    later = asyncio.ensure_future(system.check(key.text))
+    await asyncio.sleep(0)
+    answers.set()
+    assert [(await earlier).status, (await later).status] == [403, 200]
+
+
+async def test_what_a_reload_made_useless_does_not_hide_what_is_remembered_since(system: Deciding) -> None:
+    """A route is remembered under its slot, and by model as well once its scope restricts models."""
+    key, whole = await system.acme(), gateway()
+    assert (await system.check(key.text)).is_allow
+    scopes = {**whole.scopes, "chat": dataclasses.replace(whole.scopes["chat"], models=("gpt-4o",))}
+    system.core.install(dataclasses.replace(whole, scopes=scopes))
+    (identity,) = system.core.identities.held()
+    assert (await system.check(key.text, model="gpt-4o")).is_allow
+    assert list(identity.passages) == [(0, None, "gpt-4o")]

@@ -15,6 +15,7 @@ from extauthz.breaker.outcomes import record_outcome
 from extauthz.breaker.states import HALF_OPEN, OPEN
 from extauthz.clock import SystemClock
 from extauthz.decision.check import UNCONFIRMED_S, Checker
+from extauthz.decision.choose import SHORTENED_S
 from extauthz.limits.local_share import LocalShare
 from tests.conftest import eventually_async
 from tests.harness.deciding import Deciding, deciding
@@ -336,4 +337,45 @@ async def test_a_redis_that_comes_back_empty_refuses_and_no_share_stands_in(gone
 
     await eventually_async(is_back)
     # What was only in its memory is gone with it: an emptied Redis refuses until the record is published again.
+    assert await gone.statuses(key.text, 2) == [503, 503]
+
+
+async def test_a_tenant_whose_providers_are_down_gets_another_at_once(system: Deciding) -> None:
+    """Nothing is admitted while every provider is down, so only a confirmation reads a changed document."""
+    await system.record.tenant("acme", "none")
+    await system.record.secret("acme", "openai", "credential-of-acme-for-openai")
+    key = await system.record.key("acme", ("chat",))
+    assert provider_of(await system.check(key.text)) == "openai"
+    await Breakers(system).open("openai")
+    assert [provider_of(await system.check(key.text)) for _ in range(2)] == ["no_provider"] * 2
+    await system.record.secret("acme", "backup", "credential-of-acme-for-backup")
+    assert provider_of(await system.check(key.text)) == "backup"
+    await Breakers(system).open("openai", "backup")
+    await system.record.revoke(key.key_id)
+    assert (await system.check(key.text)).refused_by == "key_revoked"
+
+
+async def test_a_probe_without_an_outcome_is_made_again_by_a_key_that_went_to_the_fallback(system: Deciding) -> None:
+    key, breakers = await system.acme(), Breakers(system)
+    await breakers.half_open("openai")
+    assert [provider_of(await system.check(key.text)) for _ in range(3)] == ["openai", "backup", "backup"]
+    await system.record.server.execute("DEL", keyspace.breaker_probe("openai"))  # the end of its lease
+
+    async def probes() -> bool:
+        return provider_of(await system.check(key.text)) == "openai"
+
+    await eventually_async(probes, 2 * SHORTENED_S)
+
+
+@pytest.mark.parametrize("learned_by", ["admission", "confirmation"])
+async def test_no_local_share_rests_on_documents_known_to_be_out_of_force(gone: Gone, learned_by: str) -> None:
+    """The key was revoked and this worker was told so, but could not read the documents before Redis went."""
+    record = gone.system.record
+    key = await gone.system.acme("half")
+    assert (await gone.system.check(key.text)).is_allow
+    await record.revoke(key.key_id)
+    await record.server.execute("SET", keyspace.tenant_document("acme"), b"of a newer version")
+    headers = {"x-api-key": key.text, **({"x-tenant-id": "other"} if learned_by == "confirmation" else {})}
+    assert (await gone.system.check(headers=headers)).refused_by == "unavailable"
+    await gone.stop()
     assert await gone.statuses(key.text, 2) == [503, 503]

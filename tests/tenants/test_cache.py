@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from extauthz.tenants import api_key
 from extauthz.tenants.cache import UNKNOWN_MAX, UNKNOWN_S, Identities
 from extauthz.tenants.documents import decode_key, decode_tenant, encode_key, encode_tenant
 from extauthz.tenants.epochs import epoch_of
+from tests.conftest import eventually_async
 from tests.harness.record import MadeKey, Record, opened_record
 
 
@@ -268,3 +270,24 @@ async def test_a_changed_document_is_a_new_identity_without_what_was_remembered(
     after = await world.identities.load(key.digest, key.key_id)
     assert (before.tenant.is_active, after.tenant.is_active, after.passages) == (True, False, {})
     assert world.identities.cached(key.digest) is after
+
+
+async def test_a_reading_that_fails_when_nobody_waits_any_more_is_no_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, key_id, digest = api_key.mint("test")
+    await world.made()
+    world.redis.gate.clear()
+    asking = asyncio.ensure_future(world.identities.load(digest, key_id))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    world.redis.gate.set()
+
+    async def is_over() -> bool:
+        return not world.identities._loading
+
+    await eventually_async(is_over)
+    del asking  # its frames hold the reading
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
