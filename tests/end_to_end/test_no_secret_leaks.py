@@ -1,5 +1,6 @@
 """Promise 27 for the sidecar's processes: 12 canaries, everything that a sidecar says or shows, and 8 ways to write a value."""
 
+import asyncio
 import base64
 import os
 import re
@@ -18,7 +19,7 @@ from extauthz import keyspace
 from tests.conftest import eventually_async
 from tests.harness.messages import check_request
 from tests.harness.record import MASTER_KEY, MadeKey, Record, opened_record
-from tests.harness.sidecar import Sidecar, serving
+from tests.harness.sidecar import Sidecar, scrape, serving
 
 TENANTS = 5
 PASSWORD = "canary-of-redis-0123456789abcdef"
@@ -64,6 +65,7 @@ async def test_no_secret_is_in_anything_that_a_sidecar_shows(transport: str, tmp
             keys = [await a_tenant(record, number) for number in range(TENANTS)]
             for key in keys:
                 await everything_wrong_with(sidecar, key)
+            await eventually_async(lambda: every_tenant_is_counted(port))  # workers are asked once a second
             await trouble_with_redis(sidecar, server, url, keys)
             shown = dict(shown_by(sidecar, port))
             canaries = [*(key.text for key in keys), *map(credential_of, range(TENANTS)), MASTER_KEY, PASSWORD]
@@ -79,6 +81,11 @@ async def test_no_secret_is_in_anything_that_a_sidecar_shows(transport: str, tmp
     finally:
         server.process.send(signal.SIGCONT)
         server.stop()
+
+
+async def every_tenant_is_counted(port: int) -> bool:
+    page = "".join(await asyncio.to_thread(scrape, port))
+    return all(f'tenant="tenant-{number}"' in page for number in range(TENANTS))
 
 
 def test_the_search_finds_what_is_there() -> None:
