@@ -13,6 +13,9 @@ from extauthz.tenants.cache import Identity
 #: A longer name is no model's, and what was decided is remembered under the name: 64 of them per key must stay small.
 MODEL_LENGTH_MAX = 256
 
+#: With the others Envoy cannot read a model either, because there is no body; and where there is one it means nothing (RFC 9110).
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -51,7 +54,9 @@ def check_model(identity: Identity, compiled: CompiledRoute, path_model: str | N
         raise refusals.model_ambiguous()
     model = request.model
     if path_model is not None:
-        if model is not None and model != path_model:
+        if model == "" and compiled.method in _WITH_BODY:
+            raise refusals.model_unreadable()  # nobody can say that the body names the same one
+        if model and model != path_model:
             raise refusals.model_disagrees()
         model = path_model
     if not model or len(model) > MODEL_LENGTH_MAX:

@@ -12,7 +12,7 @@ class Request(NamedTuple):
         path: as Envoy normalised it, with its query.
         x_api_key, authorization, api_key, x_goog_api_key: the headers in which a key may stand; empty when absent.
         tenant_hint: the client's `x-tenant-id`, empty when absent.
-        model: the body's model; None when it could not be read.
+        model: the body's model; None when the body has none, empty when it could not be read: it may have one.
         model_is_ambiguous: whether another spelling of `model` stands beside it.
         source: the client's address as Envoy trusts it; empty when Envoy did not say.
         takes_chain: whether this Envoy keeps the credentials of several providers apart.

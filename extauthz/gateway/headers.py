@@ -33,7 +33,8 @@ LLM_NAMESPACE = "llm"
 LLM_MODEL = "model"
 #: Present, with whatever value, when another spelling of `model` (`Model`, `MODEL`, …) stands in the body.
 LLM_OTHER_SPELLING = "other_spelling"
-#: `missing` or `error`, when the body has no readable model.
+#: `missing`, when the body is read and has no model, or `error`, when it cannot be read: the model in it is not known.
 LLM_PROBLEM = "problem"
+LLM_PROBLEM_MISSING = "missing"
 #: The namespace in which Envoy files the dynamic metadata of a CheckResponse.
 EXT_AUTHZ_NAMESPACE = "envoy.filters.http.ext_authz"

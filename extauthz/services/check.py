@@ -126,11 +126,12 @@ def decoded(parsed: Any) -> Request:
     if names.LLM_NAMESPACE in metadata:
         fields = metadata[names.LLM_NAMESPACE].fields
         if names.LLM_MODEL in fields:
-            # Only a string is a model: a number or null in its place could not be read.
-            model = fields[names.LLM_MODEL].string_value or None
+            # Only a string is a model: a number or null in its place is one that could not be read.
+            model = fields[names.LLM_MODEL].string_value
         ambiguous = names.LLM_OTHER_SPELLING in fields
         if names.LLM_PROBLEM in fields:
-            model = None
+            is_missing = model is None and fields[names.LLM_PROBLEM].string_value == names.LLM_PROBLEM_MISSING
+            model = None if is_missing else ""
     return Request(
         http.method,
         http.host,

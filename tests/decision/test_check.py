@@ -216,6 +216,34 @@ async def test_body_and_path_must_agree_on_the_model(
         assert (answer.status, answer.refused_by) == expected
 
 
+@pytest.mark.parametrize(
+    ("llm", "statuses"),
+    [
+        ({"problem": "missing"}, {"POST": 200, "GET": 200}),
+        ({"problem": "error"}, {"POST": 400, "GET": 200}),  # Envoy says so too where there is no body
+        ({"model": 7.0}, {"POST": 400, "GET": 200}),
+        ({"model": ["o1"]}, {"POST": 400, "GET": 200}),
+        ({"model": "gpt-4o-mini", "problem": "error"}, {"POST": 400, "GET": 200}),
+        ({"problem": "missing", "other_spelling": False}, {"POST": 400, "GET": 400}),
+    ],
+)
+async def test_a_body_that_cannot_be_read_does_not_agree_with_the_path(
+    system: Deciding, llm: dict[str, object], statuses: dict[str, int]
+) -> None:
+    """A provider that takes the body's word would be asked for a model that nobody looked at."""
+    path = "/v1beta/models/{model}:generateContent"
+    either = route("either", path, "strict", ("gemini",), methods=("POST", "GET"))
+    free = route("free", "/v1beta/free/{model}", "chat", ("gemini",))
+    system.core.install(gateway(routes=(either, free)))
+    key = await system.acme()
+    for _ in range(2):
+        seen = {
+            m: (await system.check(key.text, method=m, path=path.format(model="gpt-4o-mini"), llm=llm)).status for m in statuses
+        }
+        assert seen == statuses
+    assert (await system.check(key.text, path="/v1beta/free/o1", llm=llm)).is_allow, "where no model is restricted none is read"
+
+
 async def test_the_keys_own_providers_restrict_the_chain(system: Deciding) -> None:
     key = await system.acme(providers=("backup",))
     answer = await system.check(key.text, chains=True)
