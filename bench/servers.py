@@ -5,6 +5,7 @@ The load, Redis and the provider have the other core. With one core all share it
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from bench.record import PROVIDER, Tenant, write_tenants
 from demo.envoy_server import EnvoyServer
 from demo.processes import Process, free_port
 from demo.system import COMMAND, System
+
+if sys.platform != "linux":
+    raise SystemExit("make bench needs Linux: it places processes on cores and reads their CPU clocks")
 
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
