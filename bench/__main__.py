@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--tenants", type=int)
     parser.add_argument("--json", type=Path, help="every single measurement, to this file")
+    parser.add_argument("--against", type=Path, help="a file of --json: say which rows differ from it by more than a tenth")
     given = parser.parse_args()
     rows = tuple(row for row in ROWS if not given.row or row.name in given.row)
     rounds = given.rounds or (3 if given.quick else 7)
@@ -42,6 +43,8 @@ def main() -> int:
     print(f"Server on core {SERVER_CORE}, load and Redis on core {LOAD_CORE}{shared}; {rounds} rounds; load average {load:.1f}")
     print(report.table(measured, many))
     for line in report.summary(measured):
+        print(line)
+    for line in report.differences(measured, json.loads(given.against.read_text())) if given.against else ():
         print(line)
     print(f"{time.monotonic() - begun:.0f} s")
     if given.json:

@@ -1,8 +1,12 @@
 """The figures as a table: the median of the rounds, how far they lay apart, and the ratios that the issue asks for."""
 
 import statistics
+from typing import Any
 
 from bench.rows import ROWS, Figure, Measured
+
+#: No row may get so much worse in a commit that does not say so.
+NOTABLE = 0.1
 
 
 def table(measured: Measured, many: int) -> str:
@@ -60,6 +64,17 @@ def summary(measured: Measured) -> list[str]:
         )
         out.append("garbage collections with all tenants in memory: " + "; ".join(each))
     return out
+
+
+def differences(measured: Measured, before: list[dict[str, Any]]) -> list[str]:
+    """Rows whose median moved by more than a tenth since the figures in a file of `--json`; on a busy machine, run both again."""
+    out = []
+    for row, server in _places():
+        was = [one["cpu_us"] for one in before if (one["row"], one["server"]) == (row, server)]
+        now = _costs(measured, row, server)
+        if was and now and abs(statistics.median(now) / statistics.median(was) - 1) > NOTABLE:
+            out.append(f"{row}, {server}: {statistics.median(was):.1f} -> {statistics.median(now):.1f} us")
+    return out or ["no row differs by more than a tenth"]
 
 
 def as_json(measured: Measured) -> list[dict[str, object]]:
