@@ -1,6 +1,6 @@
 """OpenTelemetry spans: one per Check, joined to the trace that Envoy began. Loaded by traces.py, and only when traces are on.
 
-A span is made only for a request whose `traceparent` says that Envoy samples it: Envoy decides what is traced, not this. It names
+A span is made only for a call whose `traceparent` says that Envoy samples it: Envoy decides what is traced, not this. It names
 the route, the decision, what decided, the provider, the tenant and Envoy's request id, all of them read from the answer or given by
 Envoy; never a credential, a path, another header or an error's text.
 """
@@ -40,10 +40,13 @@ CLOSE_S: Final = 2.0
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _NOTHING: Final = Context()
 SPAN: Final = "envoy.service.auth.v3.Authorization/Check"
-#: The header as it stands in a serialized CheckRequest, in the map of headers or in the header map, when it is sampled: parsing the
-#: message and the header by libraries costs 10 us, which all the others that Envoy gives an id but does not sample would pay as
-#: well. No header value that Envoy passes on has the two octets between name and value, so nobody else can write this.
-_sampled = re.compile(rb"\x0btraceparent[\x12\x1a]\x3700-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]").search
+#: A traceparent of the version Envoy writes, sampled. In the call's metadata Envoy names its own span of this call; only where it
+#: does not trace itself, the header that the client sent is looked at. That one is found in the serialized CheckRequest, in the map
+#: of headers or in the header map, by its octets: parsing the message costs 10 us, which requests that are not sampled would pay
+#: as well. No header value that Envoy passes on has the octets between name and value, so nobody else can write this.
+_SAMPLED_FORM: Final = rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]"
+_sampled = re.compile(_SAMPLED_FORM).fullmatch
+_sampled_in = re.compile(rb"\x0btraceparent[\x12\x1a]\x37" + _SAMPLED_FORM).search
 
 
 class Spans:
@@ -86,13 +89,20 @@ class TracedCheck:
         tracer: where spans begin.
     """
 
+    #: Asks the transport for the third argument; see transport/seam.py.
+    takes_traceparent = True
+
     def __init__(self, handler: Handler, tracer: Tracer) -> None:
         self._handler = handler
         self._tracer = tracer
 
-    async def __call__(self, message: bytes, deadline: float) -> bytes:
-        """What the handler returns or raises, unchanged."""
-        found = _sampled(message)
+    async def __call__(self, message: bytes, deadline: float, traceparent: str = "") -> bytes:
+        """What the handler returns or raises, unchanged.
+
+        Args:
+            traceparent: of the call's metadata; empty when it has none.
+        """
+        found = _sampled(traceparent.encode("ascii", "replace")) if traceparent else _sampled_in(message)
         parent = SpanContext(int(found[1], 16), int(found[2], 16), is_remote=True, trace_flags=_SAMPLED) if found else None
         if parent is None or not parent.is_valid:
             return await self._handler(message, deadline)

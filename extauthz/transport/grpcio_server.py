@@ -17,7 +17,7 @@ from extauthz.errors import ExtauthzError, Refusal
 from extauthz.settings import Listen, parse_listen
 from extauthz.transport import listening
 from extauthz.transport.h2.limits import Limits
-from extauthz.transport.seam import Services, status_of
+from extauthz.transport.seam import Services, status_of, takes_traceparent
 
 OnBug = Callable[[str, BaseException], None]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -113,11 +113,14 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic onl
 
 
 def _unary(path: str, handler: Any, on_bug: OnBug, limits: Limits) -> Any:
+    is_traced = takes_traceparent(handler)
+
     async def serve(message: bytes, context: Any) -> bytes:
         if len(message) > limits.message_bytes_max:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the message is too large")
         try:
-            return _checked(await handler(message, _deadline(context)))
+            more = (_traceparent(context),) if is_traced else ()
+            return _checked(await handler(message, _deadline(context), *more))
         except BaseException as error:
             await _abort(context, path, error, on_bug)
             raise
@@ -152,6 +155,11 @@ def _server_stream(path: str, handler: Any, on_bug: OnBug, limits: Limits) -> An
             raise
 
     return serve
+
+
+def _traceparent(context: Any) -> str:
+    sent = [value for name, value in context.invocation_metadata() if name == "traceparent"]
+    return sent[0] if len(sent) == 1 else ""
 
 
 def _deadline(context: Any) -> float:

@@ -9,6 +9,9 @@ A unary handler may run without an asyncio task: the fast transport begins it in
 lets each future it awaits resume it. Futures, locks, queues, `asyncio.sleep`, `gather` and `shield` work as always; what asks for
 the current task does not (`asyncio.timeout`, `TaskGroup`, anyio). A handler that needs these wraps that work in a task of its own
 and awaits it: `await asyncio.create_task(work())`; a cancelled handler cancels the task it awaits. Streaming handlers run in tasks.
+
+A unary handler with an attribute `takes_traceparent` that is true is given a third argument: the call's `traceparent` from its gRPC
+metadata, where Envoy names the span of this very call; empty when there is none or more than one. All others pay nothing for it.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -23,6 +26,12 @@ UnaryHandler: TypeAlias = Callable[[bytes, float], Coroutine[Any, Any, bytes]]
 ClientStreamHandler: TypeAlias = Callable[[AsyncIterator[bytes], float], Coroutine[Any, Any, bytes]]
 #: One message in, many out.
 ServerStreamHandler: TypeAlias = Callable[[bytes, float], AsyncIterator[bytes]]
+
+
+def takes_traceparent(handler: object) -> bool:
+    """Whether a unary handler is given the call's `traceparent`."""
+    return getattr(handler, "takes_traceparent", False) is True
+
 
 # gRPC status codes (grpc/doc/statuscodes.md).
 OK = 0

@@ -60,7 +60,7 @@ class Blocks:
             is_too_long = decoded.list_bytes > self._limits.header_list_bytes_max
             pairs = [(field.name, field.value) for field in decoded.fields]
             request = request_of(pairs, self._routes, is_too_long=is_too_long)
-            if not is_too_long:
+            if not is_too_long and not request.is_of_one_call:
                 self._known.learn(block, decoded, request)
         return request
 

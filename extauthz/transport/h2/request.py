@@ -1,17 +1,19 @@
 """What a header list asks for: validation by RFC 9113 section 8 and gRPC over HTTP/2, and the request it amounts to.
 
-Two blocks with equal fields give equal requests, so a request is made once per block seen and shared by all its streams.
+Two blocks with equal fields give equal requests, so a request is made once per block seen and shared by all its streams; only a
+handler that takes the call's traceparent has a request for each call.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from extauthz.transport.h2.frames import PROTOCOL_ERROR, StreamFault
 from extauthz.transport.h2.limits import TIMEOUT_DIGITS_MAX
-from extauthz.transport.seam import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from extauthz.transport.seam import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, takes_traceparent
 
 _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 #: No NUL, LF, CR, and no blank at either end (RFC 9113 section 8.2.1).
@@ -36,12 +38,13 @@ class Kind(IntEnum):
 class Route:
     """A method served, found by its exact path."""
 
-    __slots__ = ("handler", "kind", "path")
+    __slots__ = ("handler", "kind", "path", "takes_traceparent")
 
     def __init__(self, path: str, kind: Kind, handler: Any) -> None:
         self.path = path
         self.kind = kind
         self.handler = handler
+        self.takes_traceparent = kind is Kind.UNARY and takes_traceparent(handler)
 
 
 class Request:
@@ -52,10 +55,23 @@ class Request:
         has_gzip: whether grpc-encoding allows compressed messages.
         content_length: of the body; -1 when it was not said.
         is_plain: a unary call that neither declares a length nor an encoding: what the quick path of the connection takes.
+        is_of_one_call: whether the handler holds what only this call sent, so that the request is no other's.
         status, text: for REFUSED the gRPC status, for HTTP the HTTP status.
     """
 
-    __slots__ = ("content_length", "handler", "has_gzip", "is_head", "is_plain", "kind", "path", "status", "text", "timeout_s")
+    __slots__ = (
+        "content_length",
+        "handler",
+        "has_gzip",
+        "is_head",
+        "is_of_one_call",
+        "is_plain",
+        "kind",
+        "path",
+        "status",
+        "text",
+        "timeout_s",
+    )
 
     def __init__(self, kind: Kind, path: str, *, status: int = 0, text: str = "", content_length: int = -1) -> None:
         self.kind = kind
@@ -65,6 +81,7 @@ class Request:
         self.has_gzip = False
         self.content_length = content_length
         self.is_head = False
+        self.is_of_one_call = False
         self.is_plain = False
         self.status = status
         self.text = text
@@ -117,6 +134,10 @@ def _call(route: Route, plain: dict[bytes, list[bytes]], length: int) -> Request
     except ValueError:
         return Request(Kind.REFUSED, route.path, status=INVALID_ARGUMENT, text="malformed grpc-timeout", content_length=length)
     request.handler = route.handler
+    if route.takes_traceparent:
+        sent = plain.get(b"traceparent", [])
+        request.handler = partial(route.handler, traceparent=sent[0].decode("ascii", "replace") if len(sent) == 1 else "")
+        request.is_of_one_call = True
     request.has_gzip = encodings == [b"gzip"]
     request.is_plain = route.kind is Kind.UNARY and length < 0
     return request
