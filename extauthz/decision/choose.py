@@ -5,6 +5,7 @@ tenant's own breaker for it is open, or when this tenant has no credential for i
 """
 
 import contextlib
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -136,7 +137,7 @@ class Chooser:
                 try:
                     link = await self._first(provider, refs)
                 except BaseException:
-                    await self._give_back(provider, probe, deadline)
+                    await self._give_back(provider, probe)
                     raise
             links.append(link)
             if link.credential is not None:
@@ -169,7 +170,8 @@ class Chooser:
             return None
         return Link(provider, credential)
 
-    async def _give_back(self, provider: Provider, probe: bytes | None, deadline: float) -> None:
+    async def _give_back(self, provider: Provider, probe: bytes | None) -> None:
+        """Not by the request's deadline, which may be why it is given back; the connection has a timeout of its own."""
         if probe is not None:
             with contextlib.suppress(Unavailable):  # the lease ends by itself
-                await self._probes.release(provider.name, probe, deadline)
+                await self._probes.release(provider.name, probe, math.inf)

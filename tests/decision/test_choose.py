@@ -14,13 +14,15 @@ from extauthz.breaker import commands
 from extauthz.breaker.outcomes import record_outcome
 from extauthz.breaker.states import HALF_OPEN, OPEN
 from extauthz.clock import SystemClock
+from extauthz.credentials.store import SecretRef
 from extauthz.decision.check import UNCONFIRMED_S, Checker
 from extauthz.decision.choose import SHORTENED_S
 from extauthz.limits.local_share import LocalShare
+from extauthz.secret import Secret
 from tests.conftest import eventually_async
 from tests.harness.deciding import Deciding, deciding
 from tests.harness.gateways import gateway, limit, plan
-from tests.harness.messages import Answer
+from tests.harness.messages import Answer, check_request
 
 MESSAGES = "/v1/messages"
 
@@ -173,6 +175,27 @@ async def test_a_probe_whose_credential_does_not_open_is_given_back(system: Deci
     answer = await system.check(key.text, path=MESSAGES)
     assert (answer.status, answer.refused_by) == (503, "unavailable")
     await given_back(breakers, "anthropic")
+
+
+async def test_a_probe_whose_credential_comes_too_late_is_given_back(system: Deciding) -> None:
+    """The request's own deadline is over by then, and is not the deadline of giving back."""
+    key, breakers, source = await system.acme(), Breakers(system), system.core.credentials._source
+    loop, fetched = asyncio.get_running_loop(), asyncio.Event()
+
+    class Slow:
+        async def get(self, ref: SecretRef) -> Secret:
+            await fetched.wait()
+            return await source.get(ref)
+
+    system.core.credentials._source = Slow()
+    await breakers.half_open("anthropic")
+    deadline = loop.time() + 0.1
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await system.core.check(check_request(key.text, path=MESSAGES), deadline)
+    fetched.set()
+    await given_back(breakers, "anthropic")
+    assert provider_of(await system.check(key.text, path=MESSAGES)) == "anthropic"
 
 
 async def test_a_probe_of_a_tenant_with_too_many_limits_is_given_back(system: Deciding) -> None:
