@@ -27,8 +27,9 @@ FREEZE_S = 5.0
 #: New objects until the youngest are looked at, how often that until those that stayed are, and the oldest, which are frozen before
 #: their turn. A worker that learns 10,000 tenants is stopped for 8 ms at most; with 50,000 and 20 for 24 to 44, and as long in all.
 COLLECTED_AT = (5_000, 4, 1_000)
-#: How often a Redis that is not known to be fit is asked again.
-REJUDGE_S = 0.1
+#: How often a Redis that is not known to be fit is looked at, and one that is.
+UNFIT_S = 0.1
+FIT_S = 1.0
 _log = logging.getLogger("extauthz.serve")
 
 
@@ -52,6 +53,7 @@ class Sidecar:
         self._is_draining = False
         self._redis_is_fit = False
         self._judged_generation = 0
+        self._told_closed: set[str] = set()
         self._speaks = job.index == 0
         self._hand_over: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,6 +80,11 @@ class Sidecar:
         metrics.set(BUILD, (__version__,), 1.0)
         for reason, count in self._server.closed_because.items():
             metrics.set(CLOSED, (reason,), float(count))
+            if reason not in self._told_closed:
+                self._told_closed.add(reason)
+                _log.warning(
+                    "a connection that broke a rule was closed; from now on these are only counted", extra={"reason": reason}
+                )
         for provider in self._gateway.providers if self._gateway else ():
             metrics.set(BREAKER_OPEN, (provider,), float(provider in self._core.breakers.states))
         return State(self.is_ready, self._core.redis.is_connected, metrics.snapshot())
@@ -90,10 +97,11 @@ class Sidecar:
         """
         try:
             self._read_gateway()
-            for listen in self._job.listens:
-                await self._server.start(listen)
             await self._core.start()
             await self._judge_redis()
+            # Not before: what came in between would be refused, and another worker could have taken it.
+            for listen in self._job.listens:
+                await self._server.start(listen)
             # The first state says that it started: what keeps it from that is told as a refusal, and not tried again.
             self._hand_over = lambda: hand_over(self.state)
             self._hand_over()
@@ -178,7 +186,7 @@ class Sidecar:
         """
         told: tuple[Problem, ...] = ()
         while True:
-            await asyncio.sleep(REJUDGE_S)
+            await asyncio.sleep(FIT_S if self._redis_is_fit else UNFIT_S)
             if self._redis_is_fit and self._judged_generation == self._core.redis.generation:
                 continue
             was_fit = self._redis_is_fit

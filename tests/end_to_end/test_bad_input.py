@@ -13,13 +13,14 @@ import grpc.aio
 import pytest
 import redis.asyncio
 
+from demo.processes import free_port
 from demo.redis_server import RedisServer
 from extauthz import keyspace
 from extauthz.tenants import api_key
 from tests.conftest import eventually_async
 from tests.harness.messages import check_request
 from tests.harness.record import MadeKey, Record, opened_record
-from tests.harness.sidecar import CHECK, SERVING, Sidecar, serving
+from tests.harness.sidecar import CHECK, SERVING, Sidecar, scrape, serving
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["fast", "grpcio"])
 Code = grpc.StatusCode
@@ -181,3 +182,22 @@ async def test_a_master_key_that_is_not_the_one_is_503_and_told_once_a_second(re
         told = sidecar.log_lines("a credential does not open")
         assert 1 <= len(told) <= 1 + passed_s
         assert (told[0]["tenant"], told[0]["provider"]) == ("acme", "openai")
+
+
+async def test_a_connection_that_breaks_a_rule_is_logged_once_and_counted(redis_url: str) -> None:
+    port, times = free_port(), 3
+    async with serving(redis_url, "--metrics", f"127.0.0.1:{port}") as sidecar:
+        path = sidecar.addresses[0].removeprefix("unix:")
+        for _ in range(times):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.read()
+            writer.close()
+        name = 'extauthz_connections_closed_total{reason="no HTTP/2 preface"}'
+
+        async def is_counted() -> bool:
+            return (await asyncio.to_thread(scrape, port)).get(name) == times
+
+        await eventually_async(is_counted)
+        logged = [line["reason"] for line in sidecar.log_lines() if line["event"].startswith("a connection that broke a rule")]
+        assert logged == ["no HTTP/2 preface"]
