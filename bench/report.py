@@ -31,8 +31,8 @@ def _line(title: str, server: str, figures: list[Figure], others: dict[str, floa
     cost = statistics.median(costs)
     per_s = statistics.median(figure.per_s for figure in figures)
     grpcio, floor, envoy = others["grpcio"], others["floor"], others["envoy"]
-    of_grpcio = f"1/{grpcio / cost:.1f}" if grpcio and server != "grpcio" else ""
-    above = f"{cost - floor:+.1f}" if floor and server != "floor" else ""
+    of_grpcio = f"1/{grpcio / cost:.1f}" if grpcio and server in {"fast", "floor"} else ""
+    above = f"{cost - floor:+.1f}" if floor and server in {"fast", "grpcio"} else ""
     if envoy and server == "sidecar":
         above = f"{cost / envoy:.2f} of Envoy"
     return f"{title:34}{server:9}{cost:8.1f}{min(costs):8.1f}{max(costs):8.1f}{per_s:12,.0f}{of_grpcio:>11}{above:>13}"
