@@ -53,7 +53,7 @@ class Emptied(Damaged):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}: this Redis was emptied or restored in part. Restore its backup (append-only file), or empty it whole "
-            "(FLUSHALL) and create the tenants and keys again"
+            "(FLUSHALL), create the tenants and keys again and restart the sidecars"
         )
 
 
