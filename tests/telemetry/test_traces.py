@@ -4,20 +4,18 @@ import asyncio
 import dataclasses
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from extauthz.cli.wiring import Core
 from extauthz.errors import BadConfig, Malformed
 from extauthz.services.check import CheckService
 from extauthz.telemetry import traces
+from tests.harness.collector import Collector, attributes, collecting
 from tests.harness.deciding import serving_settings
 from tests.harness.gateways import gateway
 from tests.harness.messages import Answer, check_request
@@ -29,49 +27,10 @@ PARENT = "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{PARENT}-01"
 
 
-class Collector:
-    """What was sent to it, span by span, and all its bytes."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.bodies = b""
-        self.paths: set[str] = set()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.paths.add(self.path)
-                collector.bodies += body
-                collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_arguments: object) -> None:
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def spans(self) -> list[Any]:
-        return [
-            span
-            for request in self.requests
-            for sent in request.resource_spans
-            for scope in sent.scope_spans
-            for span in scope.spans
-        ]
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    serving = threading.Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.01})
-    serving.start()
-    yield collector
-    collector.server.shutdown()
-    serving.join()
-    collector.server.server_close()
+    with collecting() as collector:
+        yield collector
 
 
 class Traced:
@@ -103,10 +62,6 @@ async def traced(redis_url: str, folder: Path, endpoint: str) -> AsyncIterator[T
             yield Traced(core, record, key)
         finally:
             await core.close()
-
-
-def attributes(span: Any) -> dict[str, str]:
-    return {pair.key: pair.value.string_value for pair in span.attributes}
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["headers", "header map"])
