@@ -124,8 +124,9 @@ class Worker:
     def __init__(self, process: subprocess.Popen[bytes], control: Control) -> None:
         self.process = process
         self.control = control
-        self.started_at = time.monotonic()
-        self.heard_at = 0.0
+        #: How long it has left questions without an answer, in seconds that this process was awake: a parent that was stopped a
+        #: while must not take its workers for silent ones.
+        self.silent_s = 0.0
         self.state: State | None = None
         self.problems: tuple[Problem, ...] = ()
 
@@ -134,7 +135,7 @@ class Worker:
         with contextlib.suppress(EOFError, msgspec.DecodeError):
             while True:
                 told = msgspec.msgpack.decode(await self.control.receive(), type=State | Refused)
-                self.heard_at = time.monotonic()
+                self.silent_s = 0.0
                 if isinstance(told, State):
                     self.state = told
                 else:
@@ -269,22 +270,24 @@ class Supervisor:
                 now = time.monotonic()
                 if self._stopping.is_set():
                     deadline = deadline or now + self._grace_s + LATE_S
-                if now > (deadline or self._silent_until(worker)):
+                if (deadline is not None and now > deadline) or worker.silent_s > self._patience_s(worker):
                     _log.error("a worker does not answer and is killed", extra={"pid": worker.process.pid})
                     worker.process.kill()
                 worker.control.send(None)
+                pause = 0.05 if self._stopping.is_set() or listening.done() else self._ask_s
+                worker.silent_s += pause
                 if listening.done():
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(pause)
                 else:
-                    await asyncio.wait({listening}, timeout=0.05 if self._stopping.is_set() else self._ask_s)
+                    await asyncio.wait({listening}, timeout=pause)
             await asyncio.wait({listening}, timeout=LATE_S)  # what it said last
         finally:
             listening.cancel()
             worker.control.close()
         return code
 
-    def _silent_until(self, worker: Worker) -> float:
-        return worker.heard_at + self._silent_s if worker.heard_at else worker.started_at + max(START_S, self._silent_s)
+    def _patience_s(self, worker: Worker) -> float:
+        return self._silent_s if worker.state else max(START_S, self._silent_s)
 
 
 @contextlib.contextmanager

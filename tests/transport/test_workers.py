@@ -104,6 +104,19 @@ async def test_a_worker_that_answers_is_not_killed(tmp_path: Path) -> None:
         assert running.supervisor.restarts == 0
 
 
+async def test_a_parent_that_was_stopped_for_a_while_does_not_take_its_workers_for_silent(tmp_path: Path) -> None:
+    async with kept(tmp_path, "serve", silent_s=0.5) as running:
+        await running.until_ready()
+        asked = running.counted()
+        time.sleep(1.5)  # noqa: ASYNC251 (nothing of this process runs, as under SIGSTOP)
+
+        async def was_asked_again() -> bool:
+            return running.counted() >= asked + 4
+
+        await eventually_async(was_asked_again)
+        assert running.supervisor.restarts == 0
+
+
 async def test_counters_never_go_back_when_workers_die_and_gauges_are_of_the_living(tmp_path: Path) -> None:
     seen: list[float] = []
     is_over = threading.Event()
