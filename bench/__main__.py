@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--against", type=Path, help="a file of --json: say which rows differ from it by more than a tenth")
     given = parser.parse_args()
     rows = tuple(row for row in ROWS if not given.row or row.name in given.row)
-    rounds = given.rounds or (3 if given.quick else 7)
+    rounds = given.rounds or (3 if given.quick else 5)
     many = given.tenants or (1_000 if given.quick else 10_000)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="extauthz-bench-") as folder:

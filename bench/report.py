@@ -49,7 +49,7 @@ def summary(measured: Measured) -> list[str]:
         # Pairs of a round, because they were measured one after the other.
         plain, traced = (_costs(measured, row, server) for row in ("many-in-flight", "traceparent"))
         if plain and traced:
-            adds = statistics.median(b - a for a, b in zip(plain, traced, strict=True))
+            adds = statistics.median(b - a for a, b in zip(plain, traced, strict=False))
             out.append(f"a fresh traceparent adds {adds:+.1f} us to {server} (goal: at most 4)")
     sidecar, envoy = at["envoy", "sidecar"], at["envoy", "envoy"]
     if sidecar and envoy:

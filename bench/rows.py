@@ -15,6 +15,8 @@ from bench.servers import Bench, cpu_s, resident_bytes
 SERVERS = ("fast", "grpcio", "floor")
 #: What Redis itself spends on the calls to the fast transport; it is not a server of Checks.
 REDIS = "redis"
+#: Who is measured beside another server of the same calls: the wrong answers are told once.
+BESIDE = frozenset({REDIS, "sidecar"})
 #: Calls of a measurement with this many in flight, so that each takes about half a second.
 _CALLS = {1: {"fast": 4_000, "grpcio": 1_000}, 4: {"fast": 8_000, "grpcio": 1_500}, 64: {"fast": 16_000, "grpcio": 2_000}}
 _QUICK = 4
@@ -68,10 +70,12 @@ class Measured:
     pauses_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, row: Row, server: str, result: Result, cpu: float, total: int) -> None:
-        """One measurement, and its wrong answers."""
-        self.figures.append(Figure(row.name, server, cpu / total * 1e6, result.count / result.elapsed_s))
-        for what, count in result.failures.items():
-            self.failures[what] = self.failures.get(what, 0) + count
+        """One measurement, or its wrong answers: what was cut short says nothing about the cost of a right one."""
+        if not result.failures:
+            self.figures.append(Figure(row.name, server, cpu / total * 1e6, result.count / result.elapsed_s))
+        for what, count in result.failures.items() if server not in BESIDE else ():
+            where = f"{row.name}, {server}: {what}"
+            self.failures[where] = self.failures.get(where, 0) + count
 
 
 def measure(bench: Bench, rows: tuple[Row, ...], rounds: int, say: Callable[[str], None], *, is_quick: bool) -> Measured:
@@ -92,7 +96,7 @@ def measure(bench: Bench, rows: tuple[Row, ...], rounds: int, say: Callable[[str
             result = target.send(_tenants(bench, row), total, row.in_flight, has_traceparent=row.has_traceparent)
             measured.add(row, server, result, cpu_s(target.pid) - before[0], total)
             if server == "fast" and REDIS in row.servers:
-                measured.add(row, REDIS, Result(result.count, result.elapsed_s, {}), cpu_s(redis_pid) - before[1], total)
+                measured.add(row, REDIS, result, cpu_s(redis_pid) - before[1], total)
         for row in rows:
             if row.name == "envoy" and through_envoy:
                 envoy, sidecar, port = through_envoy
@@ -150,4 +154,4 @@ def _through_envoy(bench: Bench, row: Row, measured: Measured, where: tuple[int,
     before = cpu_s(envoy_pid), cpu_s(sidecar_pid)
     result = send(total)
     measured.add(row, "envoy", result, cpu_s(envoy_pid) - before[0], total)
-    measured.add(row, "sidecar", Result(result.count, result.elapsed_s, {}), cpu_s(sidecar_pid) - before[1], total)
+    measured.add(row, "sidecar", result, cpu_s(sidecar_pid) - before[1], total)
