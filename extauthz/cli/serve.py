@@ -12,10 +12,11 @@ from typing import Annotated
 import typer
 import uvloop
 
+from extauthz import __version__
 from extauthz.cli.transports import Transport
 from extauthz.settings import LISTEN_DEFAULT, Listen, parse_listen, read_serving, worker_listens
 from extauthz.telemetry import logs
-from extauthz.telemetry.metrics import RESTARTS, WORKERS, Metrics, Snapshot, merged
+from extauthz.telemetry.metrics import BUILD, RESTARTS, WORKERS, Metrics, Snapshot, merged
 from extauthz.transport.workers import Job, Supervisor, leave_no_core
 
 
@@ -55,7 +56,8 @@ async def _run(supervisor: Supervisor, health: Listen | None, metrics: Listen | 
                 await open_until_the_end.enter_async_context(pod_health.serve_health(supervisor, str(health)))
             if metrics is not None:
                 exposition = await asyncio.to_thread(import_module, "extauthz.telemetry.exposition")
-                open_until_the_end.callback(exposition.serve_metrics(metrics.host, metrics.port, _snapshot_of(supervisor)))
+                stop = exposition.serve_metrics(metrics.host, metrics.port, _snapshot_of(supervisor))
+                open_until_the_end.push_async_callback(asyncio.to_thread, stop)  # up to half a second
         except BaseException:
             supervisor.stop()
             await asyncio.wait({running})
@@ -75,6 +77,7 @@ def _asked_to_stop(supervisor: Supervisor, asked: list[int], number: int) -> Non
 def _snapshot_of(supervisor: Supervisor) -> Callable[[], Snapshot]:
     def snapshot() -> Snapshot:
         own = Metrics()
+        own.set(BUILD, (__version__,), 1.0)
         own.set(WORKERS, (), float(sum(state.is_ready for state in supervisor.states)))
         own.set(RESTARTS, (), float(supervisor.restarts))
         return merged([own.snapshot(), *supervisor.snapshots])

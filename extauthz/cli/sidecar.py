@@ -8,7 +8,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from extauthz import __version__
 from extauthz.cli.transports import Transport, server
 from extauthz.cli.wiring import Core
 from extauthz.errors import BadConfig, Problem, Unavailable
@@ -18,7 +17,7 @@ from extauthz.redisio.errors import CommandFailed
 from extauthz.redisio.topology import check_server
 from extauthz.services.health import AUTHORIZATION, LIVENESS, READINESS, REDIS, HealthService
 from extauthz.settings import ServingSettings
-from extauthz.telemetry.metrics import BREAKER_OPEN, BUILD, CLOSED, ERRORS, IDENTITIES, REDIS_UP, RELOADS
+from extauthz.telemetry.metrics import BREAKER_OPEN, CLOSED, ERRORS, IDENTITIES, REDIS_UP, RELOADS
 from extauthz.transport.seam import Services
 from extauthz.transport.workers import HandOver, Job, State
 
@@ -77,7 +76,6 @@ class Sidecar:
         metrics = self._core.metrics
         metrics.set(REDIS_UP, (), float(self._core.redis.is_connected))
         metrics.set(IDENTITIES, (), float(len(self._core.identities)))
-        metrics.set(BUILD, (__version__,), 1.0)
         for reason, count in self._server.closed_because.items():
             metrics.set(CLOSED, (reason,), float(count))
             if reason not in self._told_closed:

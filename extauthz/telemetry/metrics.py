@@ -64,7 +64,9 @@ CLOSED = Metric(
 RELOADS = Metric("extauthz_config_reloads_total", "counter", "Gateway files read, by what became of them.", ("outcome",))
 REDIS_UP = Metric("extauthz_redis_up", "gauge", "Workers whose Redis connection stands.")
 IDENTITIES = Metric("extauthz_identities_cached", "gauge", "Keys whose documents workers hold.")
-BREAKER_OPEN = Metric("extauthz_breaker_not_closed", "gauge", "Providers whose breaker is open or half open.", ("provider",))
+BREAKER_OPEN = Metric(
+    "extauthz_breaker_not_closed", "gauge", "Workers that see the provider's breaker open or half open.", ("provider",)
+)
 WORKERS = Metric("extauthz_workers", "gauge", "Worker processes that are ready.")
 RESTARTS = Metric("extauthz_worker_restarts_total", "counter", "Workers that ended and were started again.")
 BUILD = Metric("extauthz_build_info", "gauge", "Always 1; the version is in the label.", ("version",))

@@ -116,6 +116,7 @@ async def test_metrics_count_every_request_by_closed_labels_and_outlive_workers(
         reasons = {name.partition('reason="')[2].partition('"')[0] for name in after if name.startswith("extauthz_decisions_total")}
         assert {"ok", "key_missing", "key_malformed", "route_not_found", "path_refused"} <= reasons
         assert after["extauthz_workers"] == WORKERS
+        assert [value for name, value in after.items() if name.startswith("extauthz_build_info")] == [1.0]
         for pid in sidecar.worker_pids():
             os.kill(pid, signal.SIGKILL)
         await eventually_async(lambda: _is_counted(port, "extauthz_worker_restarts_total", WORKERS), 10)
