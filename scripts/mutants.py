@@ -99,6 +99,14 @@ MUTANTS = (
         "tests/transport/test_no_empty_answer.py",
     ),
     Mutant(
+        "2",
+        "the fast transport sends an empty message with status OK",
+        "extauthz/transport/shell.py",
+        "elif type(message) is bytes and message:",
+        "elif type(message) is bytes:",
+        "tests/transport/test_no_empty_answer.py",
+    ),
+    Mutant(
         "3",
         "the first filter leaves what a client sent under our names",
         "extauthz/envoy_config/listener.py",
@@ -147,6 +155,22 @@ MUTANTS = (
         "tests/envoy_config/test_check.py::test_what_extauthz_renders_has_no_findings",
     ),
     Mutant(
+        "11",
+        "a client may open streams with even numbers",
+        "extauthz/transport/h2/connection.py",
+        "if stream_id & 1 == 0:",
+        "if stream_id & 1 == 2:",
+        "tests/transport/h2/test_differential.py",
+    ),
+    Mutant(
+        "14",
+        "resets are not counted",
+        "extauthz/transport/h2/control.py",
+        "Bucket(limits.resets_max, limits.resets_per_s, now)",
+        "Bucket(10**9, limits.resets_per_s, now)",
+        "tests/transport/h2/test_attacks.py -k ends_the_connection",
+    ),
+    Mutant(
         "17",
         "one request more than the limit fits",
         "extauthz/limits/algorithms/fixed.lua",
@@ -163,12 +187,29 @@ MUTANTS = (
         "tests/admission/test_race.py -k never_over",
     ),
     Mutant(
+        "18",
+        "a window opens again when the clock steps back",
+        "extauthz/limits/algorithms/fixed.lua",
+        "if not (now >= stored + window) then",
+        "if now >= stored and now < stored + window then",
+        "tests/admission/test_simulation.py",
+    ),
+    Mutant(
         "20",
         "each worker takes the whole share for itself",
         "extauthz/limits/local_share.py",
         "// (_PRECISION * sidecars)",
         "// _PRECISION",
         "tests/limits/test_local_share.py",
+    ),
+    Mutant(
+        "21",
+        "a script whose outcome is unknown is sent again",
+        "extauthz/redisio/connection.py",
+        'except CommandFailed as error:\n            if error.code != "NOSCRIPT":\n                raise\n        self._load',
+        'except (CommandFailed, Unavailable) as error:\n            if getattr(error, "code", "NOSCRIPT") != "NOSCRIPT":\n'
+        "                raise\n        self._load",
+        "tests/redisio/test_link.py::test_unknown_outcome_is_never_replayed",
     ),
     Mutant(
         "22",
@@ -209,6 +250,14 @@ MUTANTS = (
         "if not aead.is_equal(commitment, envelope.commitment):",
         "if False:",
         "tests/credentials/test_envelope.py",
+    ),
+    Mutant(
+        "27",
+        "what looks like a credential stays in a log line",
+        "extauthz/telemetry/logs.py",
+        "return _FORMS.sub(REDACTED, value)",
+        "return value",
+        "tests/telemetry/test_logs.py",
     ),
     Mutant(
         "33",

@@ -139,6 +139,8 @@ class Generator:
         source = self.random
         stream_id = self.next_id
         self.next_id += 2 if source.random() < 0.9 else 4
+        if source.random() < 0.01:
+            stream_id += 1  # even: a client may not (section 5.1.1)
         path = source.choice([CHECK, COLLECT])
         (self.open_unary if path == CHECK else self.open_stream).append(stream_id)
         pairs = fields(path)
