@@ -182,6 +182,24 @@ async def test_redis_that_comes_late_makes_ready_and_one_that_evicts_does_not(tm
             mended.stop()
 
 
+async def test_redis_that_was_replaced_by_one_that_evicts_is_told_of_and_kept(tmp_path: Path) -> None:
+    """What it holds is exact until its memory is full; refusing everything at a failover would be worse."""
+    fit = RedisServer(tmp_path / "fit")
+    try:
+        async with serving(fit.url, workers=1) as sidecar:
+            fit.stop()
+            await until(lambda: _is(sidecar.channel(), SERVING))
+            evicting = RedisServer(tmp_path / "evicting", port=fit.port, options=("maxmemory-policy allkeys-lru",))
+            try:
+                await until(lambda: _has_logged(sidecar, "Redis must not be used as it is", 1))
+                assert await sidecar.health() == SERVING
+                assert (await sidecar.check("x")).refused_by == "key_malformed"
+            finally:
+                evicting.stop()
+    finally:
+        fit.stop()
+
+
 async def _all_are(sidecar: Sidecar, status: int) -> bool:
     return all([await sidecar.health(worker) == status for worker in range(len(sidecar.addresses))])
 
