@@ -3,11 +3,12 @@
 import argparse
 import http.client
 import json
+import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from demo.processes import DidNotStart, Process, accepts
 from demo.system import System, stopped_at_the_end
@@ -15,6 +16,8 @@ from demo.system import System, stopped_at_the_end
 FOLDER = Path(".run")
 TENANT = "demo"
 CREDENTIALS = {"openai": "sk-demo-key-of-the-tenant-at-openai", "backup": "sk-demo-key-of-the-tenant-at-backup"}
+#: As it is typed in this folder; another Python may lack what the demo needs.
+_PYTHON = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello?"}]})
 
@@ -49,7 +52,8 @@ def main() -> int:
     """Run until Ctrl-C. 0 when it was stopped, 1 when it could not start or something ended by itself."""
     ports = _ports()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         _refuse_taken(ports)
         with stopped_at_the_end(System(FOLDER, GATEWAY.format(**ports), ports["redis"])) as system:
@@ -64,6 +68,13 @@ def main() -> int:
     return 1
 
 
+def _end(_number: int, _frame: object) -> NoReturn:
+    """Stop everything, and let no later signal interrupt that: a second Ctrl-C would leave processes behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _ports() -> dict[str, int]:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     for name, default in (("port", 10000), ("admin_port", 9901), ("redis", 6399), ("openai", 9101), ("backup", 9102)):
@@ -76,7 +87,7 @@ def _refuse_taken(ports: dict[str, int]) -> None:
         if accepts(port):
             flag = f"--{name.replace('_', '-')}"
             what = f"port {port} of 127.0.0.1 is in use"
-            raise PortTaken(f"{what}; stop what listens there, or choose another: python -m demo {flag} PORT")
+            raise PortTaken(f"{what}; stop what listens there, or choose another: {_PYTHON} -m demo {flag} PORT")
 
 
 def _run(system: System, ports: dict[str, int]) -> str:

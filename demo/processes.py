@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 class DidNotStart(RuntimeError):
@@ -43,6 +44,7 @@ class Process:
         self.command = tuple(command)
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_began = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
             self._child = subprocess.Popen(
                 self.command,
@@ -70,13 +72,20 @@ class Process:
     def wait_until(self, ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """Return once `ready` is true. Raises DidNotStart, with the child stopped, when it ends before or takes longer."""
         deadline = time.monotonic() + timeout_s
-        while not ready():
-            if self.exit_code is not None or time.monotonic() > deadline:
-                why = "ended with" if self.exit_code is not None else "is not ready, exit code"
-                code = self.exit_code
-                self.stop()
-                raise DidNotStart(f"{self.command[0]} {why} {code}\n{self.output()[-4000:]}")
-            time.sleep(0.01)
+        try:
+            while not ready():
+                if self.exit_code is not None:
+                    self._give_up(f"ended with {self.exit_code}")
+                if time.monotonic() > deadline:
+                    self._give_up(f"is not ready after {timeout_s:g} s")
+                time.sleep(0.01)
+        except BaseException:  # Ctrl-C included: nobody else may know of the child yet
+            self.stop()
+            raise
+
+    def _give_up(self, why: str) -> NoReturn:
+        said = self.log.read_bytes()[self._log_began :].decode(errors="replace")
+        raise DidNotStart(f"{self.command[0]} {why}\n{said[-4000:]}")
 
     def send(self, number: signal.Signals) -> None:
         """A signal to the child alone."""
