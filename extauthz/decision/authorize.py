@@ -10,7 +10,7 @@ from extauthz.decision.request import Request
 from extauthz.gateway.model import Provider
 from extauthz.tenants.cache import Identity
 
-#: A longer name is no model's, and what was decided is remembered under the name: 64 of them per key must stay small.
+#: A longer name is no model's, and what was decided is remembered under the name: 16 of them per key must stay small.
 MODEL_LENGTH_MAX = 256
 
 #: With the others Envoy cannot read a model either, because there is no body; and where there is one it means nothing (RFC 9110).

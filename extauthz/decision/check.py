@@ -35,7 +35,7 @@ from extauthz.tenants.cache import Identities, Identity
 #: A decision begins anew when a document changed under it, at most so often; then 503.
 RELOADS_MAX = 2
 #: Passages remembered per key; a client can only make its own key's forget.
-PASSAGES_MAX = 64
+PASSAGES_MAX = 16
 #: Identities looked through before the loop gets its turn: 0.1 ms.
 SWEEP_STEP = 200
 #: How long after its last confirmation a document may be decided on while Redis does not answer (docs/reliability.md).
