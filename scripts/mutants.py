@@ -269,11 +269,11 @@ MUTANTS = (
     ),
     Mutant(
         "33",
-        "a stale document is decided on once more",
-        "extauthz/decision/check.py",
-        "        return _StaleError()",
-        "        return refusals.no_provider(passage.route.route.name, 1)",
-        f"{THROUGH_ENVOY}/test_revocation.py -k revoke_returned",
+        "a refusal is confirmed by the tenant's epoch alone, so what was granted to a key does not act",
+        "extauthz/tenants/cache.py",
+        "if epochs != [tenant.epoch, key.epoch]:",
+        "if epochs[0] != tenant.epoch:",
+        "tests/decision/test_check.py -k acts_at_once_when_granted",
     ),
     Mutant(
         "truncated cache key",
