@@ -75,6 +75,8 @@ def _sidecar(listens: Sequence[Listen]) -> Node:
         **_discovery(listen.host for listen in listens if not listen.is_unix),
         "connect_timeout": "0.1s",
         "lb_policy": "LEAST_REQUEST",
+        # Envoy holds changes of health back for a second after one, and would not yet use the worker that has come back.
+        "common_lb_config": {"update_merge_window": "0s"},
         "circuit_breakers": _circuit_breakers(),
         "health_checks": [
             {

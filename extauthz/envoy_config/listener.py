@@ -192,13 +192,16 @@ def _ext_authz(gateway: Gateway) -> Node:
             "retry_policy": {
                 "retry_on": "connect-failure",
                 "num_retries": 1,
+                # Unset it is a second, which is all that the Check has.
+                "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
                 "retry_host_predicate": [
                     {
                         "name": "envoy.retry_host_predicates.previous_hosts",
                         "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
                     }
                 ],
-                "host_selection_retry_max_attempts": 10,
+                # A worker that is gone has the fewest requests, so three of four picks are its own until one is not.
+                "host_selection_retry_max_attempts": 100,
             },
             "timeout": duration(gateway.listener.check_timeout_ms),
         },

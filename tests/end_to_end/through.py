@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from demo.processes import free_port
+from demo.envoy_server import EnvoyServer
+from demo.processes import Process, free_port
 from demo.provider import Provider
 from demo.system import System
 from tests.conftest import eventually
@@ -63,6 +64,8 @@ class Through:
     """The system, its providers by name, and a key that may use everything but the closed route."""
 
     system: System
+    sidecar: Process
+    envoy: EnvoyServer
     providers: dict[str, Provider]
     port: int
     key: str
@@ -97,7 +100,7 @@ class Through:
 
 
 @contextmanager
-def through(folder: Path) -> Iterator[Through]:
+def through(folder: Path, workers: int | None = None) -> Iterator[Through]:
     """Everything, once Envoy has found the sidecar healthy."""
     with ExitStack() as ending:
         background = Background()
@@ -112,6 +115,6 @@ def through(folder: Path) -> Iterator[Through]:
         made = json.loads(system.command("key", "create", TENANT, "--scope", "chat", "--scope", "agents", "--json"))
         for provider, (_, value) in CREDENTIALS.items():
             system.command("secret", "set", TENANT, provider, stdin=value.removeprefix("Bearer ").encode())
-        system.serve()
-        system.envoy()
-        yield Through(system, providers, port, made["key"])
+        sidecar = system.serve(*(() if workers is None else ("--workers", str(workers))))
+        envoy = system.envoy(workers)
+        yield Through(system, sidecar, envoy, providers, port, made["key"])
