@@ -24,8 +24,9 @@ def _secret() -> None:
     """Store the credentials of tenants, sealed."""
 
 
-@app.command("set")
+@app.command("set", context_settings={"allow_extra_args": True})
 def set_(
+    context: typer.Context,
     tenant: Annotated[str | None, typer.Argument(metavar="TENANT", help="Whose credential it is.", show_default=False)] = None,
     name: Annotated[
         str | None, typer.Argument(metavar="PROVIDER", help="Where it goes: a provider's name.", show_default=False)
@@ -47,7 +48,8 @@ def set_(
 
     It is in force for the tenant's next request on every sidecar when the command returns.
     """
-    to, owner = _whom(tenant, name, platform)
+    # What was given too much may be the credential itself: it is not repeated.
+    to, owner = _whom(tenant, name, "" if context.args else platform)
     file = gateway(config)
     if file is not None:
         known((to,), {one.name: one for one in file.providers.values() if not one.is_internal}, "provider with a credential,")

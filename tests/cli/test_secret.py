@@ -52,3 +52,15 @@ def test_a_value_typed_on_a_terminal_is_not_echoed(redis_url: str, tmp_path: Pat
     assert b"sk-canary" not in seen
     assert b"stored: version 1" in seen
     assert asyncio.run(stored(redis_url, master_key)) == Secret(b"sk-canary")
+
+
+def test_a_value_given_as_an_argument_is_refused_and_not_repeated() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "extauthz", "secret", "set", "acme", "openai", "sk-canary"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: name a TENANT and a PROVIDER, or --platform PROVIDER; the value is read from standard input\n"
