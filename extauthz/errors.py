@@ -27,6 +27,10 @@ class Refusal(ExtauthzError):
         text: one sentence for the client; names nothing the client did not send.
         reason: for the log; may name tenant, key id, scope; never a secret.
         retry_after_ms: how long until a retry can succeed; None when waiting does not help.
+
+    Attributes:
+        tenant_id, key_id: whose request it was, once that is known; for the log and the access log.
+        rate: limit, remaining and milliseconds until reset of the limit that refused.
     """
 
     def __init__(self, code: str, http_status: int, text: str, reason: str = "", retry_after_ms: int | None = None) -> None:
@@ -36,6 +40,9 @@ class Refusal(ExtauthzError):
         self.text = text
         self.reason = reason or text
         self.retry_after_ms = retry_after_ms
+        self.tenant_id = ""
+        self.key_id = ""
+        self.rate: tuple[int, int, int] | None = None
 
 
 class Missing(ExtauthzError):

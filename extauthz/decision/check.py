@@ -138,13 +138,16 @@ class Checker:
             asked_at = self._now()
             identity = await load_identity(self._identities, digest, key)
         if matched is None:
-            raise refusals.route_not_found()
+            no_route = refusals.route_not_found()
+            _named(no_route, identity)
+            raise no_route
         for _ in range(RELOADS_MAX + 1):
             try:
                 return await self._pass(identity, policy, matched, request, deadline)
             except _StaleError:
                 pass
             except (Refusal, CredentialUnavailable) as no:
+                _named(no, identity)
                 # What was read since we asked needs no confirmation; what was read before may have been changed since.
                 if (
                     identity.confirmed_at >= asked_at
@@ -302,9 +305,18 @@ def _rests_on_documents(no: Refusal | CredentialUnavailable) -> bool:
     return isinstance(no, CredentialUnavailable) or no.code in refusals.ON_DOCUMENTS
 
 
+def _named(no: Exception, identity: Identity) -> None:
+    """Let a refusal say whose request it refuses."""
+    if isinstance(no, Refusal):
+        no.tenant_id, no.key_id = identity.tenant.tenant_id, identity.key.key_id
+
+
 def _refused(passage: Passage, reply: list[int]) -> Exception:
     if reply[0] == DENIED:
-        return refusals.rate_limited(passage.prepared.rules[reply[1]].name, None if reply[4] == NEVER else reply[4])
+        rule = passage.prepared.rules[reply[1]]
+        refusal = refusals.rate_limited(rule.name, None if reply[4] == NEVER else reply[4])
+        refusal.rate = (rule.limit, reply[2], reply[3])
+        return refusal
     if reply[0] == STALE:
         return _StaleError()
     if reply[0] == BREAKER_OPEN:

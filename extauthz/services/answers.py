@@ -39,6 +39,9 @@ _GEMINI_STATUS = {
     503: "UNAVAILABLE",
 }
 
+#: Where each SDK looks for the id that its error shows.
+_REQUEST_ID: dict[Shape, str] = {"openai": "x-request-id", "anthropic": "request-id", "gemini": "x-request-id"}
+
 #: Seconds until reset and requests remaining repeat: their header bytes are made once, up to this many each.
 _NUMBERS_MAX = 65_536
 _REMAINING: dict[int, bytes] = {}
@@ -145,23 +148,26 @@ def _metadata(passage: Passage) -> dict[str, str]:
 
 def denied(refusal: Refusal, shape: Shape, request_id: str, route: str = "") -> bytes:
     """The CheckResponse of a refusal: a non-zero status and a body that the SDKs of this shape parse. The access log gets the code,
-    and the route's name where one matched.
+    the route's name where one matched, and whose request it was where that is known.
     """
     message = _pb.CheckResponse()
     message.status.code = _STATUS[refusal.http_status]
     message.status.message = refusal.code
     response = message.denied_response
     response.status.code = refusal.http_status
-    for name, value in _denied_headers(refusal):
+    for name, value in _denied_headers(refusal, shape, request_id):
         wire.add_header(response.headers, name, value)
     response.body = json.dumps(_BODIES[shape](refusal, request_id), separators=(",", ":"))
-    message.dynamic_metadata.update({"refused": refusal.code, "route": route} if route else {"refused": refusal.code})
+    known = {"refused": refusal.code, "route": route, "tenant": refusal.tenant_id, "key_id": refusal.key_id}
+    message.dynamic_metadata.update({name: value for name, value in known.items() if value})
     encoded: bytes = message.SerializeToString()
     return encoded
 
 
-def _denied_headers(refusal: Refusal) -> list[tuple[str, str]]:
+def _denied_headers(refusal: Refusal, shape: Shape, request_id: str) -> list[tuple[str, str]]:
     out = [("content-type", "application/json")]
+    if request_id:
+        out.append((_REQUEST_ID[shape], request_id))
     if refusal.http_status == 401:
         out.append(("www-authenticate", 'Bearer realm="api", error="invalid_token"'))
     if refusal.retry_after_ms is not None:
@@ -169,6 +175,11 @@ def _denied_headers(refusal: Refusal) -> list[tuple[str, str]]:
         out.append(("retry-after-ms", str(max(1, refusal.retry_after_ms))))
     else:
         out.append(("x-should-retry", "false"))
+    if refusal.rate is not None:
+        limit, remaining, reset_ms = refusal.rate
+        out.append(("x-ratelimit-limit", str(limit)))
+        out.append(("x-ratelimit-remaining", str(max(0, remaining))))
+        out.append(("x-ratelimit-reset", str(-(-reset_ms // 1000))))
     return out
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -331,6 +332,24 @@ async def test_the_limit_refuses_with_the_time_to_wait(system: Deciding) -> None
     assert 1 <= int(headers["retry-after"]) <= 60
     assert 1 <= int(headers["retry-after-ms"]) <= 60_000
     assert json.loads(answer.body)["error"]["code"] == "rate_limit_exceeded"
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("1", "0")
+    assert 1 <= int(headers["x-ratelimit-reset"]) <= 60
+
+
+@pytest.mark.parametrize("fields", [{"path": "/nowhere"}, {"path": "/v1/strict", "model": "o1"}, {"headers": {"x-tenant-id": "b"}}])
+async def test_a_refusal_says_whose_request_it_was_once_that_is_known(
+    system: Deciding, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "extauthz.check")
+    key = await system.acme()
+    if "headers" in fields:
+        fields = {"headers": {**fields["headers"], "x-api-key": key.text}}
+    answer = await system.check(key.text, **fields)
+    said = {name: answer.message.dynamic_metadata.fields[name].string_value for name in ("tenant", "key_id")}
+    assert said == {"tenant": "acme", "key_id": key.key_id}
+    assert [(line.tenant, line.key_id) for line in caplog.records if line.msg == "refused"] == [("acme", key.key_id)]  # type: ignore[attr-defined]
+    unknown = await system.check("junk")
+    assert "tenant" not in unknown.message.dynamic_metadata.fields
 
 
 async def test_suspending_and_resuming_act_on_the_next_request(system: Deciding) -> None:
