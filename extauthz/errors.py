@@ -6,6 +6,7 @@
     ├── Unavailable   a dependency did not answer: 503; never an allow
     ├── Malformed     bytes that do not parse, or that parse to what may not be
     └── BadConfig     an operator's file is wrong: every problem at once
+        └── BadFlag       what is wrong is a flag: nothing was begun
 
 A foreign exception is mapped to one of these by a table at the border where it appears, keeps its cause, and loses its text
 toward the client. An error and a "no" never share a value: `Refusal` is raised, an allow is returned.
@@ -86,3 +87,7 @@ class BadConfig(ExtauthzError):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class BadFlag(BadConfig):
+    """A flag's value can never be served, whatever the files and the machine are: the command was asked for in the wrong way."""

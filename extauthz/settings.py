@@ -12,18 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extauthz.errors import BadConfig, Problem
+from extauthz.errors import BadConfig, BadFlag, Problem
 from extauthz.secret import Secret
 
 WORKERS_MAX = 64
 #: Where `serve` listens and `envoy-config` connects when nobody says: a socket in the current folder.
 LISTEN_DEFAULT = ("unix:extauthz.sock",)
+#: The same for `--help`.
+LISTEN_DEFAULT_SHOWN = "unix:extauthz.sock, in the current folder"
 #: sun_path of Linux without its final zero byte.
 SOCKET_PATH_BYTES_MAX = 107
 PORT_MAX = 65_535
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_LISTEN_ALLOWED = "unix:PATH, HOST:PORT or [IPV6]:PORT"
+_TCP_ALLOWED = "HOST:PORT or [IPV6]:PORT"
+_LISTEN_ALLOWED = f"unix:PATH, {_TCP_ALLOWED}"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 _FILE_BYTES_MAX = 4_096
@@ -130,16 +133,25 @@ def read_serving(environment: Mapping[str, str] | None = None) -> ServingSetting
 def parse_listen(text: str, name: str = "--listen") -> Listen:
     """`unix:/run/x.sock`, `127.0.0.1:9000` or `[::1]:9000`; a relative path is taken from the current folder.
 
-    Raises BadConfig that names `name`, the flag the text came from.
+    Raises BadFlag that names `name`, the flag the text came from.
     """
     kind, _, path = text.partition(":")
     if kind == "unix" and path and "\0" not in path:
         return Listen(path=_short_enough(os.path.abspath(path), name))  # noqa: PTH100 (Path.resolve would follow links)
+    return _parse_tcp(text, name, _LISTEN_ALLOWED)
+
+
+def parse_port(text: str, name: str) -> Listen:
+    """The same without Unix sockets: what a probe or a scrape reaches over the network. Raises BadFlag that names `name`."""
+    return _parse_tcp(text, name, _TCP_ALLOWED)
+
+
+def _parse_tcp(text: str, name: str, allowed: str) -> Listen:
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
     is_host = _IPV6.fullmatch(bare) if bare else _HOST.fullmatch(host)
-    if kind == "unix" or not is_host or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > PORT_MAX:
-        raise BadConfig([Problem(name, 0, f"{text!r} is no address", f"{_LISTEN_ALLOWED}, ports 1 to {PORT_MAX}")])
+    if text.startswith("unix:") or not is_host or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > PORT_MAX:
+        raise BadFlag([Problem(name, 0, f"{text!r} is no address", f"{allowed}, ports 1 to {PORT_MAX}")])
     return Listen(host=bare or host, port=int(port))
 
 
@@ -148,12 +160,12 @@ def worker_listens(listens: Sequence[Listen], workers: int | None) -> tuple[tupl
 
     Without a number of workers there is one, on the addresses as given. With N, worker i has PATH.i and PORT + i.
 
-    Raises BadConfig when there is no address, the number is out of bounds, or two workers would share an address.
+    Raises BadFlag when there is no address, the number is out of bounds, or two workers would share an address.
     """
     if not listens:
-        raise BadConfig([Problem("--listen", 0, "is missing", _LISTEN_ALLOWED)])
+        raise BadFlag([Problem("--listen", 0, "is missing", _LISTEN_ALLOWED)])
     if workers is not None and not 1 <= workers <= WORKERS_MAX:
-        raise BadConfig([Problem("--workers", 0, f"is {workers}", f"1 to {WORKERS_MAX}")])
+        raise BadFlag([Problem("--workers", 0, f"is {workers}", f"1 to {WORKERS_MAX}")])
     if workers is None:
         each: tuple[tuple[Listen, ...], ...] = (tuple(listens),)
     else:
@@ -161,7 +173,7 @@ def worker_listens(listens: Sequence[Listen], workers: int | None) -> tuple[tupl
     flat = [listen for own in each for listen in own]
     twice = sorted({str(listen) for listen in flat if flat.count(listen) > 1})
     if twice:
-        raise BadConfig(
+        raise BadFlag(
             [Problem("--listen", 0, f"{address} would be served twice", "addresses that stay apart") for address in twice]
         )
     return each
@@ -171,13 +183,13 @@ def _of_worker(listen: Listen, index: int) -> Listen:
     if listen.is_unix:
         return Listen(path=_short_enough(f"{listen.path}.{index}", "--listen"))
     if listen.port + index > PORT_MAX:
-        raise BadConfig([Problem("--listen", 0, f"{listen} has no port left for worker {index}", f"ports up to {PORT_MAX}")])
+        raise BadFlag([Problem("--listen", 0, f"{listen} has no port left for worker {index}", f"ports up to {PORT_MAX}")])
     return Listen(host=listen.host, port=listen.port + index)
 
 
 def _short_enough(path: str, name: str) -> str:
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-        raise BadConfig([Problem(name, 0, f"unix:{path} is too long", f"a path of at most {SOCKET_PATH_BYTES_MAX} bytes")])
+        raise BadFlag([Problem(name, 0, f"unix:{path} is too long", f"a path of at most {SOCKET_PATH_BYTES_MAX} bytes")])
     return path
 
 

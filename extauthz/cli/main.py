@@ -12,7 +12,7 @@ import typer
 
 from extauthz import __version__
 from extauthz.cli import output
-from extauthz.errors import ExtauthzError, Malformed
+from extauthz.errors import BadFlag, ExtauthzError, Malformed
 
 
 class Command(NamedTuple):
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
         return EXIT_USAGE
     except ExtauthzError as error:
         output.error("\n".join(f"error: {part}" for part in str(error).splitlines()))
-        return EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, BadFlag) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:

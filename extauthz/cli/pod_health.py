@@ -7,7 +7,9 @@ start of the workers.
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+from extauthz.errors import BadConfig
 from extauthz.services.health import LIVENESS, READINESS, REDIS, HealthService
 from extauthz.transport.grpcio_server import GrpcioServer
 from extauthz.transport.seam import Services
@@ -20,7 +22,7 @@ DRAIN_S = 1.0
 
 @contextlib.asynccontextmanager
 async def serve_health(supervisor: Supervisor, listen: str) -> AsyncIterator[None]:
-    """Serve until the end of the block. Raises BadConfig when the address is taken."""
+    """Serve until the end of the block. Raises BadConfig that names `--health` when the address is taken."""
     service = HealthService(
         {
             **dict.fromkeys(READINESS, lambda: supervisor.is_ready),
@@ -35,7 +37,10 @@ async def serve_health(supervisor: Supervisor, listen: str) -> AsyncIterator[Non
         ),
         on_bug=lambda method, error: _log.error("health", extra={"method": method}, exc_info=error),
     )
-    await served.start(listen)
+    try:
+        await served.start(listen)
+    except BadConfig as bad:  # the transport's, which takes every address for one of `--listen`
+        raise BadConfig([replace(problem, file="--health") for problem in bad.problems]) from bad
     try:
         yield
     finally:

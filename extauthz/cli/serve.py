@@ -14,7 +14,7 @@ import uvloop
 
 from extauthz import __version__
 from extauthz.cli.transports import Transport
-from extauthz.settings import LISTEN_DEFAULT, Listen, parse_listen, read_serving, worker_listens
+from extauthz.settings import LISTEN_DEFAULT, LISTEN_DEFAULT_SHOWN, Listen, parse_listen, parse_port, read_serving, worker_listens
 from extauthz.telemetry import logs
 from extauthz.telemetry.metrics import BUILD, RESTARTS, WORKERS, Metrics, Snapshot, merged
 from extauthz.transport.workers import Job, Supervisor, leave_no_core
@@ -22,7 +22,10 @@ from extauthz.transport.workers import Job, Supervisor, leave_no_core
 
 def serve(
     config: Annotated[Path, typer.Option(help="The gateway file; reloaded when it changes.")],
-    listen: Annotated[list[str] | None, typer.Option(help="unix:PATH or HOST:PORT; may be given more than once.")] = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(help="unix:PATH or HOST:PORT; may be given more than once.", show_default=LISTEN_DEFAULT_SHOWN),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes: PATH.0 … PATH.N-1, PORT … PORT+N-1.")] = None,
     transport: Annotated[Transport, typer.Option(help="Which transport serves Envoy.")] = Transport.FAST,
     health: Annotated[str, typer.Option(help="HOST:PORT for grpc.health.v1, plaintext, from the parent.")] = "",
@@ -31,12 +34,12 @@ def serve(
     """Serve Envoy: the sidecar itself. SIGTERM drains; a second one ends at once."""
     leave_no_core()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own lines, workers' included, are neither JSON nor redacted
+    each = worker_listens([parse_listen(text) for text in listen or LISTEN_DEFAULT], workers)
+    addresses = (parse_port(health, "--health") if health else None, parse_port(metrics, "--metrics") if metrics else None)
     settings = read_serving()
     logs.configure(settings.log_level)
-    each = worker_listens([parse_listen(text) for text in listen or LISTEN_DEFAULT], workers)
     jobs = [Job(index, str(config.absolute()), tuple(str(own) for own in mine), str(transport)) for index, mine in enumerate(each)]
     supervisor = Supervisor(jobs, "extauthz.cli.worker", settings.drain_s)
-    addresses = (parse_listen(health, "--health") if health else None, parse_listen(metrics, "--metrics") if metrics else None)
     if not uvloop.run(_run(supervisor, *addresses)):
         raise typer.Exit(1)
 

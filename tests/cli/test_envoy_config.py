@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from extauthz.cli.main import run
+from extauthz.settings import LISTEN_DEFAULT_SHOWN
 
 
 def sockets(document: str) -> list[object]:
@@ -40,6 +41,17 @@ def test_a_bad_gateway_file_writes_nothing_and_names_the_line(capsys: pytest.Cap
 
 
 def test_a_bad_address_is_said_before_anything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["envoy-config", "--config", "envoy/gateway.yaml", "--listen", "nonsense"]) == 1
+    assert run(["envoy-config", "--config", "envoy/gateway.yaml", "--listen", "nonsense"]) == 2
     captured = capsys.readouterr()
     assert (captured.out, "nonsense" in captured.err) == ("", True)
+
+
+@pytest.mark.parametrize("command", ["serve", "envoy-config"])
+def test_help_says_where_it_listens_when_nobody_says(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"[default: ({LISTEN_DEFAULT_SHOWN})]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_an_address_it_is_the_socket_in_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["envoy-config", "--config", "envoy/gateway.yaml"]) == 0
+    assert sockets(capsys.readouterr().out) == [{"pipe": {"path": str(Path("extauthz.sock").absolute())}}]

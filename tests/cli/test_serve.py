@@ -1,4 +1,4 @@
-"""`extauthz serve` at its start: what keeps it from starting is one clear line, exit code 1, and no worker left."""
+"""`extauthz serve` at its start: what keeps it from starting is one clear line, exit code 1 (2 for a flag), no worker left."""
 
 import os
 import socket
@@ -85,7 +85,7 @@ def test_a_busy_port_of_the_parent_is_named_and_ends_the_workers(flag: str, fold
     with taken:
         ended = serve(folder, environment_of(redis_url, folder), *flags, "--listen", f"unix:{folder}/x.sock", *WORKERS)
     assert (ended.code, ended.stdout, len(ended.told)) == (1, "", 1)
-    assert ended.told[0].startswith("error: --")
+    assert ended.told[0].startswith(f"error: {flag}: ")
     assert flags[1].rpartition(":")[2] in ended.told[0]
 
 
@@ -112,7 +112,6 @@ def test_a_busy_socket_is_named_and_its_owner_keeps_it(transport: str, folder: P
         ),
         pytest.param("unix:/proc/x.sock", "error: --listen: unix:/proc/x.sock: ", id="a folder that takes no socket"),
         pytest.param("unix:{}/gateway.yaml", "error: --listen: unix:{}/gateway.yaml exists and is no socket", id="another file"),
-        pytest.param("nonsense", "error: --listen: 'nonsense' is no address", id="no address"),
         pytest.param("192.0.2.1:8080", "error: --listen: 192.0.2.1:8080: ", id="another machine's address"),
     ],
 )
@@ -121,6 +120,25 @@ def test_an_address_that_cannot_be_served_is_named(listen: str, told: str, folde
     assert (ended.code, ended.stdout, len(ended.told)) == (1, "", 1)
     assert ended.told[0].startswith(told.format(folder))
     assert (folder / "gateway.yaml").read_text() == GATEWAY
+
+
+_TCP = "HOST:PORT or [IPV6]:PORT, ports 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--listen", "foo", f"'foo' is no address (allowed: unix:PATH, {_TCP})"),
+        ("--workers", "0", "is 0 (allowed: 1 to 64)"),
+        ("--metrics", "nope", f"'nope' is no address (allowed: {_TCP})"),
+        ("--metrics", "unix:x.sock", f"'unix:x.sock' is no address (allowed: {_TCP})"),
+        ("--health", "unix:x.sock", f"'unix:x.sock' is no address (allowed: {_TCP})"),
+    ],
+)
+def test_a_flag_that_can_never_be_served_is_asked_in_the_wrong_way(flag: str, value: str, told: str, folder: Path) -> None:
+    """Also where the environment is not set up yet."""
+    ended = serve(folder, {}, flag, value)
+    assert (ended.code, ended.stdout, ended.told) == (2, "", [f"error: {flag}: {told}"])
 
 
 @pytest.mark.parametrize(
