@@ -192,8 +192,9 @@ def _ext_authz(gateway: Gateway) -> Node:
             "retry_policy": {
                 "retry_on": "connect-failure",
                 "num_retries": 1,
-                # Unset it is a second, which is all that the Check has.
-                "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+                # Unset it is a second, which is all that the Check has. A single retry never comes to the longest one, but that is also
+                # how long Envoy lets an attempt take: shorter than the Check's own time it would end every slow Check.
+                "retry_back_off": {"base_interval": "0.005s", "max_interval": duration(gateway.listener.check_timeout_ms)},
                 "retry_host_predicate": [
                     {
                         "name": "envoy.retry_host_predicates.previous_hosts",

@@ -122,7 +122,7 @@ def test_the_first_filter_takes_what_is_ours_and_every_check_fails_closed() -> N
     assert (decision["failure_mode_allow"], decision["status_on_error"]) == (False, {"code": "ServiceUnavailable"})
     retries = decision["grpc_service"]["retry_policy"]
     assert (retries["retry_on"], retries["num_retries"]) == ("connect-failure", 1)
-    assert retries["retry_back_off"] == {"base_interval": "0.005s", "max_interval": "0.05s"}
+    assert retries["retry_back_off"] == {"base_interval": "0.005s", "max_interval": decision["grpc_service"]["timeout"]}
     assert retries["host_selection_retry_max_attempts"] == 100
     assert document["static_resources"]["clusters"][0]["common_lb_config"] == {"update_merge_window": "0s"}
     hosts = manager["route_config"]["virtual_hosts"]
