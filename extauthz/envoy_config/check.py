@@ -5,7 +5,7 @@ It reads one file and nothing else, needs no gateway file, and does not ask whet
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from extauthz.envoy_config.configuration import Configuration
@@ -41,7 +41,13 @@ def check_text(text: str, file: str, options: Options | None = None, rules: Sequ
 
 
 def _findings(document: Part, file: str, options: Options, rules: Sequence[Rule]) -> list[Finding]:
-    configuration = Configuration(document)
+    try:
+        return _found(Configuration(document), file, options, rules)
+    except BadConfig as bad:  # what is too large is found on the way, where the file's name is not known
+        raise BadConfig([replace(problem, file=file) for problem in bad.problems]) from bad
+
+
+def _found(configuration: Configuration, file: str, options: Options, rules: Sequence[Rule]) -> list[Finding]:
     if not configuration.uses_us:
         raise BadConfig([Problem(file, 0, "nothing here uses extauthz", "a file with an ext_authz filter that has a grpc_service")])
     found = {

@@ -77,7 +77,10 @@ class Part:
                 yield Part(node, node.start_mark.line + 1)
 
     def walk(self, is_left_out: Callable[["Part"], bool] = lambda _: False) -> Iterator["Part"]:
-        """This part and everything below, in the order of the file, without what is left out. Raises BadConfig past PARTS_MAX."""
+        """This part and everything below, in the order of the file, without what is left out.
+
+        Raises BadConfig past PARTS_MAX, in which no file is named: a part does not know its own.
+        """
         left, seen = [self], 0
         while left:
             part = left.pop()

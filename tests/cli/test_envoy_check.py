@@ -48,3 +48,13 @@ def test_what_cannot_be_judged_exits_2_and_not_0(tmp_path: Path, capsys: pytest.
 def test_version_and_body_size_are_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["envoy-check", str(GOOD), "--envoy-version", "1.39.0", "--body-bytes-max", "16777216"]) == 1
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["25-envoy-version", "21-buffer-limit"]
+
+
+def test_aliases_that_multiply_a_small_file_are_told_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bomb = tmp_path / "bomb.yaml"
+    levels = [f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 10)}]" for level in range(1, 8)]
+    bomb.write_text("\n".join(["l0: &l0 [x]", *levels]))
+    assert run(["envoy-check", str(bomb)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"{bomb}:")
+    assert "the document is too large" in told
