@@ -124,11 +124,39 @@ def _connection_manager(gateway: Gateway) -> Node:
 
 
 def _local_replies() -> Node:
-    """When no provider could be asked Envoy answers itself, with what it knows of the network in the text: clients get JSON."""
-    error = {"message": "The provider did not answer.", "type": "service_unavailable_error", "param": None, "code": "no_answer"}
-    body = {"text_format_source": {"inline_string": json.dumps({"error": error})}, "content_type": "application/json"}
-    flags = ["UH", "UF", "UT", "UC", "UR", "URX", "LR", "UO", "NC"]
-    return {"mappers": [{"filter": {"response_flag_filter": {"flags": flags}}, "body_format_override": body}]}
+    """Envoy's own answers are empty where the sidecar was away, and tell of the network where a provider was: clients get JSON.
+
+    A denial of the sidecar's has the flag of a sidecar that is away (UAEX), and must keep its body: only the details differ.
+    """
+    no_decision = {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": typed(
+                "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                expression="response.code_details == 'ext_authz_error'",
+            ),
+        }
+    }
+    no_cluster = {"response_flag_filter": {"flags": ["NC"]}}
+    retry = {"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {
+        "mappers": [
+            {
+                "filter": {"or_filter": {"filters": [no_decision, no_cluster]}},
+                "headers_to_add": [retry],
+                "body_format_override": _error("The service is temporarily unavailable.", "server_is_overloaded"),
+            },
+            {
+                "filter": {"response_flag_filter": {"flags": ["UH", "UF", "UT", "UC", "UR", "URX", "LR", "UO"]}},
+                "body_format_override": _error("The provider did not answer.", "no_answer"),
+            },
+        ]
+    }
+
+
+def _error(message: str, code: str) -> Node:
+    error = {"message": message, "type": "service_unavailable_error", "param": None, "code": code}
+    return {"text_format_source": {"inline_string": json.dumps({"error": error})}, "content_type": "application/json"}
 
 
 def _filters(gateway: Gateway) -> list[Node]:
@@ -192,8 +220,8 @@ def _ext_authz(gateway: Gateway) -> Node:
             "retry_policy": {
                 "retry_on": "connect-failure",
                 "num_retries": 1,
-                # Unset it is a second, which is all that the Check has. A single retry never comes to the longest one, but that is also
-                # how long Envoy lets an attempt take: shorter than the Check's own time it would end every slow Check.
+                # Unset it is a second, which is all that the Check has. A single retry never comes to the longest one, but that is
+                # also how long Envoy lets an attempt take: shorter than the Check's own time it would end every slow Check.
                 "retry_back_off": {"base_interval": "0.005s", "max_interval": duration(gateway.listener.check_timeout_ms)},
                 "retry_host_predicate": [
                     {

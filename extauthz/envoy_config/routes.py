@@ -53,7 +53,7 @@ def _route(route: Route) -> Node:
         },
         "route": {
             "cluster_header": headers.CHAIN,
-            "cluster_not_found_response_code": "INTERNAL_SERVER_ERROR",
+            "cluster_not_found_response_code": "SERVICE_UNAVAILABLE",
             "auto_host_rewrite": True,
             "timeout": duration(route.timeout_ms),
             # A model that thinks sends nothing for a while: only the route's own time ends it.

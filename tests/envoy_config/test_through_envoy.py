@@ -144,10 +144,35 @@ def test_an_allow_without_a_chain_reaches_nobody(world: World) -> None:
     assert world.seen() == []
 
 
-def test_a_chain_that_is_not_rendered_is_an_error(world: World) -> None:
+def says_try_again(answer: Answer) -> bool:
+    """Whether it is the 503 that clients' libraries know, and nothing of Envoy's own in it."""
+    error = {
+        "message": "The service is temporarily unavailable.",
+        "type": "service_unavailable_error",
+        "param": None,
+        "code": "server_is_overloaded",
+    }
+    assert (answer.status, answer.header("content-type"), json.loads(answer.body)) == (503, "application/json", {"error": error})
+    return [value for name, value in answer.headers if name == "retry-after"] == ["1"]
+
+
+def test_a_chain_that_is_not_rendered_is_a_503(world: World) -> None:
+    """Envoy and the sidecar have read different gateway files, as they do for a moment when one is changed."""
     world.sidecar.decide = lambda _: allowed("a", "svc")
-    assert world.post().status == 500
+    assert says_try_again(world.post())
     assert world.seen() == []
+
+
+def test_a_503_of_the_sidecars_own_keeps_its_words(world: World) -> None:
+    def refuse(_: Any) -> Any:
+        answer = denied(503, '{"error":"ours"}')
+        option = answer.denied_response.headers.add()
+        option.header.key, option.header.value = "retry-after", "7"
+        return answer
+
+    world.sidecar.decide = refuse
+    answer = world.post()
+    assert (answer.status, answer.body, answer.header("retry-after")) == (503, b'{"error":"ours"}', "7")
 
 
 def test_unknown_paths_hosts_and_methods_end_in_the_refusal_even_when_allowed(world: World) -> None:
@@ -302,7 +327,7 @@ def test_a_sidecar_in_trouble_is_503_and_asked_once(world: World) -> None:
         raise Unanswered
 
     world.sidecar.decide = fail
-    assert world.post().status == 503
+    assert says_try_again(world.post())
     assert len(world.sidecar.asked) == 1
     assert world.seen() == []
 
@@ -316,7 +341,7 @@ def test_a_slow_sidecar_is_503_after_its_time(world: World) -> None:
 
     world.sidecar.decide = wait
     began = time.monotonic()
-    assert world.post().status == 503
+    assert says_try_again(world.post())
     assert 0.9 < time.monotonic() - began < 5
     done.set()
     assert (len(world.sidecar.asked), world.seen()) == (1, [])
@@ -399,6 +424,7 @@ def test_a_sidecar_that_starts_after_envoy_is_found_without_traffic(tmp_path_fac
         envoy = EnvoyServer(folder, render(gateway, [Listen(f"{folder}/x.sock")]))
         ending.callback(envoy.stop)
         eventually(lambda: "/failed_active_hc" in envoy.admin("/clusters")[1])
+        assert says_try_again(http1(gateway.listener.port, "POST", CHAT, http1_headers("h", BODY), BODY))
         ending.callback(FakeSidecar(f"unix:{folder}/x.sock").stop)
         eventually(lambda: "x.sock::health_flags::healthy" in envoy.admin("/clusters")[1], 4)
         assert http1(gateway.listener.port, "GET", "/", http1_headers("h", b"")).status == 403
