@@ -103,6 +103,8 @@ class Sidecar:
             # The first state says that it started: what keeps it from that is told as a refusal, and not tried again.
             self._hand_over = lambda: hand_over(self.state)
             self._hand_over()
+            job = self._job
+            _log.info("a worker listens", extra={"worker": job.index, "listens": list(job.listens), "transport": job.transport})
             self._spawn(self._keep_judging_redis())
             self._spawn(self._reload())
             self._spawn(self._keep_out_of_the_collector())

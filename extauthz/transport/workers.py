@@ -41,6 +41,8 @@ REFUSED: Final = 2
 LATE_S: Final = 2.0
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
+_ENDED: Final = (logging.ERROR, "a worker ended and is started again")
+_TOLD_TO_END: Final = (logging.WARNING, "a worker was sent a SIGTERM from outside, drained, and is started again")
 _log = logging.getLogger("extauthz.workers")
 
 
@@ -224,7 +226,9 @@ class Supervisor:
                 return
             self.restarts += 1
             delay = RESTART_S if time.monotonic() - began > SETTLED_S else min(delay * 2, RESTART_MAX_S)
-            _log.error("a worker ended and is started again", extra={"worker": job.index, "in_s": delay, **why})
+            # A worker drains on a SIGTERM only, and this process sent none.
+            level, message = _TOLD_TO_END if why.get("exit_code") == DRAINED else _ENDED
+            _log.log(level, message, extra={"worker": job.index, "in_s": delay, **why})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 

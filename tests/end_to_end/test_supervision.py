@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from pathlib import Path
 
 import grpc.aio
@@ -63,6 +64,23 @@ async def test_a_killed_worker_is_replaced_and_its_socket_serves_again(transport
         assert second in sidecar.worker_pids()
         assert [(await sidecar.check(key, worker)).status for worker in range(2)] == [200, 200]
         assert len(sidecar.log_lines("a worker ended and is started again")) == 1
+
+
+@TRANSPORTS
+async def test_each_worker_says_once_that_it_listens_and_where(transport: str, redis_url: str) -> None:
+    async with serving(redis_url, "--transport", transport, workers=2) as sidecar:
+
+        async def all_told() -> bool:
+            return len(sidecar.log_lines("a worker listens")) >= len(sidecar.worker_pids())
+
+        await until(all_told)
+        told = sorted(sidecar.log_lines("a worker listens"), key=itemgetter("worker"))
+        for index, line in enumerate(told):
+            assert line["level"] == "info"
+            (address,) = line["listens"]
+            assert address.startswith("unix:/")
+            assert (line["worker"], line["transport"], address.endswith(f".sock.{index}")) == (index, transport, True), line
+        assert len(told) == 2
 
 
 async def test_a_parent_that_is_killed_leaves_no_worker(redis_url: str) -> None:

@@ -83,6 +83,22 @@ async def test_a_killed_worker_is_replaced_and_the_others_stay(tmp_path: Path) -
         assert running.supervisor.restarts == 1
 
 
+async def test_a_worker_that_somebody_else_ends_is_replaced_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(tmp_path, "serve", "serve") as running:
+        await running.until_ready()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            ended = running.pids[0]
+            os.kill(ended, number)
+            await running.until_replaced(ended)
+    told = [(record.levelname, record.message, vars(record)["exit_code"]) for record in caplog.records]
+    assert told == [
+        ("WARNING", "a worker was sent a SIGTERM from outside, drained, and is started again", 0),
+        ("ERROR", "a worker ended and is started again", -signal.SIGKILL),
+    ]
+
+
 async def test_a_worker_that_does_not_answer_is_killed_and_replaced(tmp_path: Path) -> None:
     async with kept(tmp_path, "serve", silent_s=0.5) as running:
         await running.until_ready()
