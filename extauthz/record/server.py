@@ -3,6 +3,7 @@
 Foreign exceptions end here, by the table below. Nothing here is on a request's path.
 """
 
+import re
 import ssl
 from collections.abc import Sequence
 from types import TracebackType
@@ -41,6 +42,8 @@ _TABLE: tuple[tuple[type[Exception], str], ...] = (
     (foreign.RedisError, "failed"),
     (OSError, "cannot be reached"),
 )
+_WRAPPED = re.compile(r": -(READONLY|OOM) ")
+_OF_CODE = {"READONLY": "is a read-only replica: name the primary", "OOM": "is out of memory"}
 
 
 class Damaged(Unavailable):
@@ -133,5 +136,7 @@ class Server:
             raise self._mapped(error) from error
 
     def _mapped(self, error: Exception) -> Unavailable:
-        text = next(text for theirs, text in _TABLE if isinstance(error, theirs))
+        # Redis 6.2 wraps an error inside a script, and redis-py then knows it for an error only.
+        wrapped = _WRAPPED.search(str(error)) if isinstance(error, foreign.ResponseError) else None
+        text = _OF_CODE[wrapped[1]] if wrapped else next(text for theirs, text in _TABLE if isinstance(error, theirs))
         return Unavailable(f"Redis at {self.where} {text}")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from demo.redis_server import RedisServer
+from demo.redis_server import RedisServer, binaries
 from extauthz import keyspace
 from extauthz.errors import Malformed, Missing, Unavailable
 from extauthz.record import publish
@@ -190,9 +190,10 @@ async def test_bytes_that_are_no_document_are_not_published_over(server: Server)
     assert await server.execute("GET", keyspace.tenant_document("acme")) == b"junk"
 
 
-async def test_a_publish_says_how_many_replicas_have_it(tmp_path: Path) -> None:
-    primary = RedisServer(tmp_path / "primary", options=("repl-diskless-sync-delay 0",))
-    replica = RedisServer(tmp_path / "replica", options=(f"replicaof 127.0.0.1 {primary.port}",))
+@pytest.mark.parametrize("binary", [path for _, path in binaries()], ids=[name for name, _ in binaries()])
+async def test_a_publish_says_how_many_replicas_have_it(tmp_path: Path, binary: Path) -> None:
+    primary = RedisServer(tmp_path / "primary", binary, options=("repl-diskless-sync-delay 0",))
+    replica = RedisServer(tmp_path / "replica", binary, options=(f"replicaof 127.0.0.1 {primary.port}",))
     try:
         async with server_at(primary.url) as server, server_at(replica.url) as copy:
 
