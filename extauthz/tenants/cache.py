@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from extauthz import keyspace
-from extauthz.errors import Malformed, Missing, Unavailable
+from extauthz.errors import ExtauthzError, Malformed, Missing, Unavailable
 from extauthz.telemetry.logs import Sampler
 from extauthz.tenants.documents import KeyDocument, TenantDocument, decode_key, decode_tenant
 
@@ -68,7 +68,7 @@ class Identities:
         self._held_max = held_max
         self._held: dict[bytes, Identity] = {}
         self._unknown: dict[bytes, float] = {}
-        self._loading: dict[bytes, asyncio.Task[Identity]] = {}
+        self._loading: dict[bytes, asyncio.Task[Identity | ExtauthzError]] = {}
         self._alarms = Sampler(ALARMS_LOGGED_PER_S)
         self.cached = self._held.get  # the hot path's look-up, a dict's own method: 50 ns less than a method of ours
 
@@ -95,24 +95,26 @@ class Identities:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._load(digest, key_id))
             self._loading[digest] = task
-            task.add_done_callback(partial(self._loaded, digest))
-        return await asyncio.shield(task)
+            task.add_done_callback(partial(self._loading.pop, digest))
+        outcome = await asyncio.shield(task)
+        if isinstance(outcome, ExtauthzError):
+            raise outcome.with_traceback(None)
+        return outcome
 
-    def _loaded(self, digest: bytes, task: asyncio.Task[Identity]) -> None:
-        del self._loading[digest]
-        if not task.cancelled():
-            task.exception()  # looked at: when all who asked were cancelled nobody does, and asyncio would log a traceback
-
-    async def _load(self, digest: bytes, key_id: str) -> Identity:
-        """Read and remember; what is not remembered is not answered either."""
+    async def _load(self, digest: bytes, key_id: str) -> Identity | ExtauthzError:
+        """Read and remember; what is not remembered is not answered either. An error is returned: when all who asked were cancelled
+        nobody fetches it, and asyncio would log a traceback.
+        """
         try:
             identity = await self._read(digest, key_id)
-        except Missing:
+        except Missing as missing:
             self._held.pop(digest, None)
             if len(self._unknown) >= UNKNOWN_MAX:
                 del self._unknown[next(iter(self._unknown))]
             self._unknown[digest] = self._now() + UNKNOWN_S
-            raise
+            return missing
+        except ExtauthzError as error:
+            return error
         if len(self._held) >= self._held_max and digest not in self._held:
             del self._held[next(iter(self._held))]
         self._held[digest] = identity
