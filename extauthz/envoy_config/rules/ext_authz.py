@@ -46,6 +46,24 @@ def check_timeout(configuration: Configuration, _: Options) -> Iterator[Found]:
             yield timeout.line, "the timeout of the call to the sidecar is 0, which is none"
         elif timeout.seconds > shortest:
             yield timeout.line, f"the call to the sidecar may take {timeout.seconds:g} s, a route gives up after {shortest:g} s"
+        elif (back_off := _attempt(each.body.get("grpc_service", "retry_policy", "retry_back_off"))) and back_off[
+            1
+        ] < timeout.seconds:
+            line, seconds = back_off
+            yield (
+                line,
+                f"retry_back_off ends each call to the sidecar after {seconds:g} s, before its timeout of {timeout.seconds:g} s",
+            )
+
+
+def _attempt(back_off: Part) -> tuple[int, float] | None:
+    """How long Envoy lets one attempt take when a retry policy names a back-off: its longest one, unset ten times the base. (In
+    Envoy, common/http/utility.cc, convertCoreToRouteRetryPolicy makes it the per_try_timeout.)
+    """
+    longest, base = back_off.get("max_interval"), back_off.get("base_interval")
+    if longest.seconds is not None:
+        return longest.line, longest.seconds
+    return None if base.seconds is None else (base.line, 10 * base.seconds)
 
 
 def _timeout_s(action: Part) -> float:
@@ -146,7 +164,7 @@ RULES = (
     Rule(
         "03-check-timeout",
         "unset it is 200 ms, which a cold credential exceeds, and longer than the route's it outlives the request it is for",
-        "grpc_service: {timeout: 0.5s}, below every route's timeout",
+        "grpc_service: {timeout: 0.5s}, below every route's timeout, and no shorter retry_back_off.max_interval",
         check_timeout,
     ),
     Rule(
