@@ -260,12 +260,11 @@ async def test_missing_certificate_file_is_named_as_such(connect: Connect) -> No
         connection.submit(pack("PING"), inf)
 
 
+@pytest.mark.asyncio_loop_only  # uvloop resolves by libuv, which no test can lead astray
 async def test_demoted_primary_is_left_and_its_name_resolved_anew(
     redis_url: str, own_server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failover behind a name: the old primary answers READONLY, the name leads to the new one."""
-    if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
-        pytest.skip("uvloop resolves by libuv, which no test can lead astray")
     old = own_server
     port = free_port()
     leads_to = ["127.0.0.2"]
