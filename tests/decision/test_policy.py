@@ -78,11 +78,11 @@ def test_a_path_of_any_length_is_judged_in_little_time(path: str) -> None:
     policy = Policy(gateway(routes=routes))
     began = time.thread_time()
     assert policy.match("POST", "a", path) is None
-    assert time.thread_time() - began < 0.01
+    assert time.thread_time() - began < 0.05
     longest = "/agents/" + "a" * (PATH_LENGTH_MAX - 14) + "/runs9"
     began = time.thread_time()
     matched = policy.match("POST", "a", longest)
-    assert time.thread_time() - began < 0.01
+    assert time.thread_time() - began < 0.05
     assert matched is not None
     assert matched[0].route.name == "r9"
     assert policy.match("POST", "a", longest.replace("aa", "aaa", 1)) is None
