@@ -263,10 +263,7 @@ class Checker:
         tenant, key = identity.tenant, identity.key
         first = chain.links[0].provider.name
         prepared = prepare(tenant.tenant_id, tenant.epoch, key.key_id, key.epoch, first, rules)
-        valid_until = chain.valid_until
-        if key.expires_at_ms:
-            valid_until = min(valid_until, self._now() + (key.expires_at_ms - self._unix_ms()) / 1000)
-        return Passage(identity, compiled, chain.links, prepared, failure_mode, era, valid_until, takes_chain=takes_chain)
+        return Passage(identity, compiled, chain.links, prepared, failure_mode, era, chain.valid_until, takes_chain=takes_chain)
 
     def _admitted_locally(self, passage: Passage, now: float, error: Unavailable) -> list[int]:
         """The plan's local share of an admission, while Redis does not answer. Raises the error where there is none."""

@@ -31,7 +31,7 @@ class Passage:
 
     Attributes:
         era: compared by identity with the checker's: another policy or another breaker state is another era.
-        valid_until: the loop's time after which a credential in it is no longer fresh, or the key has expired.
+        valid_until: the loop's time after which a credential in it is no longer fresh.
         door: what the door above has made of this passage, such as the fixed part of its answer; None until then.
     """
 
